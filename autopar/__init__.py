@@ -1,0 +1,1 @@
+"""How to lay out a large model on a cluster: search, estimate, emit."""

@@ -1,0 +1,1 @@
+"""Strategies as files that training launchers accept, and such files as strategies."""

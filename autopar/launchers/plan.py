@@ -1,0 +1,59 @@
+"""A strategy together with everything a launcher's files must say."""
+
+from dataclasses import dataclass, field
+
+from cost_models.cluster import Cluster
+from cost_models.model import ModelSpec
+from cost_models.strategy import Strategy
+from cost_models.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the cost model says of the strategy; ``low`` and ``high`` bound 80 %."""
+
+    step_time_s: float
+    memory_bytes: float
+    step_time_low_s: float | None = None
+    step_time_high_s: float | None = None
+    memory_low_bytes: float | None = None
+    memory_high_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One strategy for one model, cluster and workload."""
+
+    model: ModelSpec
+    cluster: Cluster
+    workload: Workload
+    strategy: Strategy
+    prediction: Prediction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emission:
+    """Files that run a plan, and what they could not say."""
+
+    launcher: str
+    targets: str
+    """The launcher's version that the files are written for."""
+    files: dict[str, str]
+    """Text by file name, relative to the output directory."""
+    not_expressed: tuple[str, ...] = ()
+    """Knobs of the strategy that the launcher has no field for, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a launcher's files say, as far as they say it."""
+
+    launcher: str
+    strategy: Strategy
+    world_size: int | None = None
+    model: ModelSpec | None = None
+    global_batch_size: int | None = None
+    sequence_length: int | None = None
+    ignored: tuple[str, ...] = ()
+    """Fields that have no bearing on cost or that are not understood, by name."""
+    notes: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Models, GPUs, frameworks and calibrations as TOML, each number with its source."""

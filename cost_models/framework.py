@@ -1,0 +1,95 @@
+"""What the training software does that the layout does not say.
+
+A framework decides how many bytes a parameter's state takes, which tensors its kernels
+keep for the backward pass, how layers are dealt to pipeline stages, and whether its
+memory figure is what was allocated or what the allocator had reserved.  All of it is
+data: ``catalog/frameworks/*.toml`` and ``catalog/optimizers.toml``, each with its source.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cost_models.errors import SpecError, require_not_negative
+
+Partition = Literal["even", "embedding_and_head_as_layers", "parameter_weight"]
+MemoryFigure = Literal["allocated", "reserved"]
+
+PARTITIONS = ("even", "embedding_and_head_as_layers", "parameter_weight")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """State of one parameter beyond its weight and gradient."""
+
+    name: str
+    moments_bytes: float
+    """Sum over all moments; 8 for Adam in fp32."""
+    master_bytes: float
+    """The high-precision copy of a weight; 4, or 0 where the weights themselves are fp32."""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require_not_negative(
+            "optimizer", moments_bytes=self.moments_bytes, master_bytes=self.master_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framework:
+    """One training framework's habits."""
+
+    name: str
+    family: str
+    """Frameworks of one family share calibration where one has few runs of its own."""
+
+    weights_bytes: float = 2.0
+    """The weight that the GEMMs read, where it is not sharded."""
+    grads_bytes: float = 4.0
+    """The buffer that gradients are accumulated in, sharded from ZeRO-2 on."""
+    working_grads_bytes: float = 0.0
+    """A second, never sharded gradient beside it (nanotron's bf16 gradients)."""
+    grad_reduce_bytes: float = 4.0
+    """Bytes per parameter on the wire when gradients are reduced."""
+    param_gather_bytes: float = 2.0
+    """Bytes per parameter on the wire when weights are gathered."""
+    fsdp_weights_bytes: float = 2.0
+    """Sharded weights under FSDP and ZeRO-3, besides the optimizer's master copy."""
+    fsdp_grads_bytes: float = 4.0
+    """Sharded gradients under FSDP and ZeRO-3."""
+    fsdp_prefetch_layers: float = 2.0
+    """Layers whose gathered weights are on the GPU at once."""
+
+    flash_attention: bool = True
+    """The score matrix is never kept."""
+    norm_saved_bytes: float = 2.0
+    """Per hidden scalar and norm: the norm's input (2), its fp32 copy (4) where unfused."""
+    norm_output_saved: bool = True
+    """The norm's output is kept for the next GEMM's weight gradient."""
+    activation_saved_bytes: float = 0.0
+    """Per MLP-width scalar beyond the activation's input and output, where it is unfused."""
+    rope_saved_bytes: float = 0.0
+    """Per query and key scalar, where the rotation is unfused and keeps its input."""
+    logits_bytes: float = 8.0
+    """Per token and vocabulary entry at the peak of the loss, gradient included."""
+    vocab_parallel_loss: bool = True
+    """The loss runs on logits sharded by tensor-parallel; else they are gathered first."""
+
+    partition: Partition = "even"
+    """How layers are dealt to stages where the strategy does not say."""
+    memory_figure: MemoryFigure = "allocated"
+    """What the framework's logs call peak memory."""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require_not_negative(
+            f"framework {self.name}",
+            weights_bytes=self.weights_bytes,
+            grads_bytes=self.grads_bytes,
+            working_grads_bytes=self.working_grads_bytes,
+            logits_bytes=self.logits_bytes,
+        )
+        if self.partition not in PARTITIONS:
+            raise SpecError(
+                f"framework {self.name}.partition is unknown: {self.partition!r}",
+                hint=f"known: {', '.join(PARTITIONS)}",
+            )

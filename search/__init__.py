@@ -1,0 +1,1 @@
+"""Which strategies are worth pricing, and which of them are best."""
