@@ -10,8 +10,7 @@ members in one NVLink domain of ``domain`` GPUs, and size / inside domains.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ class Gpu:
     host_bandwidth_Bps: float
     """GPU to host memory, one direction."""
     price_usd_per_hour: float | None = None
-    sources: Mapping[str, str] = MappingProxyType({})
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_positive(
