@@ -20,13 +20,16 @@ References
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cost_models.errors import SpecError, require_not_negative, require_positive
 
 Attention = Literal["gqa", "mla"]
 Norm = Literal["rmsnorm", "layernorm"]
 Position = Literal["rope", "learned", "alibi", "none"]
+
+MAX_LAYERS = 100_000
+"""More layers than this are a slip of the pen, and would fill the memory with indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,16 +110,34 @@ class ModelSpec:
             n_kv_heads=self.n_kv_heads,
             head_dim=self.head_dim,
             vocab_size=self.vocab_size,
+            norms_per_layer=self.norms_per_layer,
+            make_vocab_size_divisible_by=self.make_vocab_size_divisible_by,
         )
         require_not_negative(
             "model",
             ffn_size=self.ffn_size,
+            q_lora_rank=self.q_lora_rank,
             n_experts=self.n_experts,
             top_k=self.top_k,
             moe_ffn_size=self.moe_ffn_size,
             shared_expert_ffn_size=self.shared_expert_ffn_size,
             mtp_layers=self.mtp_layers,
         )
+        for name, value, choices in (
+            ("norm", self.norm, get_args(Norm)),
+            ("position", self.position, get_args(Position)),
+            ("attention", self.attention, get_args(Attention)),
+        ):
+            if value not in choices:
+                raise SpecError(f"model.{name} must be one of {', '.join(choices)}, got {value!r}")
+        if self.n_layers > MAX_LAYERS:
+            raise SpecError(f"model.n_layers must be <= {MAX_LAYERS}, got {self.n_layers}")
+        if self.max_sequence_length is not None:
+            require_positive("model", max_sequence_length=self.max_sequence_length)
+        elif self.position == "learned":
+            raise SpecError("model.max_sequence_length must be given where position is learned")
+        if self.sliding_window is not None:
+            require_positive("model", sliding_window=self.sliding_window)
         if self.n_heads % self.n_kv_heads:
             raise SpecError(
                 f"model.n_heads must be a multiple of n_kv_heads {self.n_kv_heads}, "
@@ -288,6 +309,10 @@ class ModelSpec:
 
     @property
     def n_active_parameters(self) -> int:
-        """Parameters that one token meets: ``top_k`` of the routed experts."""
+        """Parameters that one token meets: ``top_k`` of the routed experts.
+
+        Embedding and head are both counted, as Mistral and Qwen do.  DeepSeek, Moonshot and
+        OpenAI leave the embedding out: take ``embedding_parameters`` off for their figure.
+        """
         idle = self.n_experts - self.top_k
         return self.n_parameters - len(self.moe_layers) * idle * self.expert_parameters
