@@ -46,17 +46,27 @@ def load_model(name_or_path: str) -> ModelSpec:
     name = model_aliases().get(wanted, wanted)
     if name in model_names():
         return _load_toml(CATALOG / "models" / f"{name}.toml")
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        path = path / "config.json"
-        if not path.is_file():
-            raise SpecError(f"{path}: no such file", hint="the folder must hold a config.json")
-    if path.is_file():
+    hint = _nearest(wanted)
+    try:
+        path = Path(name_or_path).expanduser()
+        if wanted and path.is_dir():
+            path = path / "config.json"
+            hint = "the folder must hold a config.json"
+        found = path.is_file()
+    except (OSError, RuntimeError):  # too long for a path, or the home of nobody
+        found = False
+        path = Path()
+    if found:
         return load_hf_config(path) if path.suffix == ".json" else _load_toml(path)
-    hint = did_you_mean(wanted, {*model_names(), *model_aliases()})
     if path.suffix in (".toml", ".json"):
         raise SpecError(f"{path}: no such file", hint=hint)
     raise SpecError(f"no model named {name_or_path!r}, nor a file of that name", hint=hint)
+
+
+def _nearest(wanted: str) -> str:
+    """Near names and aliases, or where nothing is near, the names alone."""
+    hint = did_you_mean(wanted, {*model_names(), *model_aliases()})
+    return "known: " + ", ".join(model_names()) if hint.startswith("known:") else hint
 
 
 def _load_toml(path: Path) -> ModelSpec:
