@@ -48,7 +48,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cost_models.errors import require_not_negative, require_positive
-from cost_models.units import Floats
+from cost_models.units import Constant, Floats
 
 P2P_BATCH = 8
 """Peers that one NCCL kernel serves at a time in an all-to-all."""
@@ -58,13 +58,13 @@ P2P_BATCH = 8
 class Link:
     """What one rank sees of the wire: NVLink inside a domain, or its share of the NICs."""
 
-    latency_s: float
+    latency_s: Constant
     """Start-up of one step, software included."""
-    bandwidth_Bps: float
+    bandwidth_Bps: Constant
     """Reached by large messages in one direction, not the number on the box."""
-    half_size_bytes: float = 0.0
+    half_size_bytes: Constant = 0.0
     """Message at which half of the bandwidth is reached, latency of the steps aside."""
-    switch_Bps: float = 0.0
+    switch_Bps: Constant = 0.0
     """Bandwidth of all-reduces made by the switch (NVLS); 0 where it cannot."""
 
     def __post_init__(self) -> None:
@@ -152,7 +152,7 @@ def all_reduce_s(
     hops = np.log2(np.maximum(o, 1.0)) * inter.latency_s
     tree = 2 * ((i - 1) * intra.latency_s + hops + (S + half) / bandwidth)
     best = np.minimum(halves, tree)
-    if intra.switch_Bps:
+    if np.any(intra.switch_Bps):
         wires = np.where(o > 1, 2 * (S + inter.half_size_bytes) / (i * inter.bandwidth_Bps), 0.0)
         switch = (S + intra.half_size_bytes) * (i + 1) / i / intra.switch_Bps
         in_switch = 2 * (intra.latency_s + hops) + np.maximum(switch, wires)

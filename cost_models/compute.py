@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cost_models.errors import require_not_negative, require_positive
-from cost_models.units import Floats
+from cost_models.units import Constant, Floats
 
 QUERY_BLOCK = 128.0
 """Queries of one head that one SM holds at a time."""
@@ -54,12 +54,12 @@ QUERY_BLOCK = 128.0
 class GemmEfficiency:
     """How near a GEMM comes to the data sheet."""
 
-    peak_fraction: float
-    memory_fraction: float = 0.8
-    launch_s: float = 3e-6
-    half_depth: float = 128.0
-    tile_m: float = 128.0
-    tile_n: float = 256.0
+    peak_fraction: Constant
+    memory_fraction: Constant = 0.8
+    launch_s: Constant = 3e-6
+    half_depth: Constant = 128.0
+    tile_m: Constant = 128.0
+    tile_n: Constant = 256.0
 
     def __post_init__(self) -> None:
         require_positive(
@@ -76,10 +76,10 @@ class GemmEfficiency:
 class AttentionEfficiency:
     """How near fused attention comes to the data sheet."""
 
-    forward_fraction: float
-    backward_fraction: float
-    half_sequence: float = 512.0
-    launch_s: float = 5e-6
+    forward_fraction: Constant
+    backward_fraction: Constant
+    half_sequence: Constant = 512.0
+    launch_s: Constant = 5e-6
 
     def __post_init__(self) -> None:
         require_positive(
@@ -94,8 +94,8 @@ class AttentionEfficiency:
 class MemoryEfficiency:
     """How near a kernel that only moves bytes comes to the data sheet."""
 
-    memory_fraction: float = 0.8
-    launch_s: float = 3e-6
+    memory_fraction: Constant = 0.8
+    launch_s: Constant = 3e-6
 
     def __post_init__(self) -> None:
         require_positive("memory", memory_fraction=self.memory_fraction)
@@ -205,7 +205,7 @@ def _attention_s(
     kept: ArrayLike,
     flop_per_s: ArrayLike,
     n_sm: ArrayLike,
-    fraction: float,
+    fraction: Constant,
     efficiency: AttentionEfficiency,
 ) -> Floats:
     b, a, s, z, c = (np.asarray(x, dtype=np.float64) for x in (batch, heads, queries, keys, kept))

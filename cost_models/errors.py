@@ -1,5 +1,8 @@
 """What goes wrong with an input, said in one line."""
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 class SpecError(ValueError):
     """An input that cannot be: the message names the field, the bound and the value.
@@ -12,15 +15,17 @@ class SpecError(ValueError):
         self.hint = hint
 
 
-def require_positive(owner: str, **values: float) -> None:
-    """Raise :class:`SpecError` for the first value that is not a finite number above 0."""
+def require_positive(owner: str, **values: ArrayLike) -> None:
+    """Raise :class:`SpecError` for the first value that is not finite and above 0."""
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise SpecError(f"{owner}.{name} must be > 0, got {value}")
+        array = np.asarray(value, dtype=np.float64)
+        if not np.all((array > 0) & np.isfinite(array)):
+            raise SpecError(f"{owner}.{name} must be > 0, got {value!s}")
 
 
-def require_not_negative(owner: str, **values: float) -> None:
-    """Raise :class:`SpecError` for the first value that is not a finite number of at least 0."""
+def require_not_negative(owner: str, **values: ArrayLike) -> None:
+    """Raise :class:`SpecError` for the first value that is not finite and at least 0."""
     for name, value in values.items():
-        if not 0 <= value < float("inf"):
-            raise SpecError(f"{owner}.{name} must be >= 0, got {value}")
+        array = np.asarray(value, dtype=np.float64)
+        if not np.all((array >= 0) & np.isfinite(array)):
+            raise SpecError(f"{owner}.{name} must be >= 0, got {value!s}")

@@ -56,6 +56,8 @@ class Framework:
     """Sharded weights under FSDP and ZeRO-3, besides the optimizer's master copy."""
     fsdp_grads_bytes: float = 4.0
     """Sharded gradients under FSDP and ZeRO-3."""
+    eight_bit_weight_bytes: float = 2.0
+    """Cast copies of a weight, plain and transposed, kept between micro-batches under FP8."""
     fsdp_prefetch_layers: float = 2.0
     """Layers whose gathered weights are on the GPU at once."""
 

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Constant = float | Floats
+"""A calibrated number, or one per strategy while many runs are fitted at once."""
 
 GIB = 1024.0**3
 GB = 1e9

@@ -1,0 +1,96 @@
+"""The calibrated numbers of the cost model, one meaning each.
+
+A field is one number for one (GPU, framework, precision), or an array with one value
+per strategy while many runs are fitted at once.  Where they come from, and how sure
+they are, is :mod:`cost_models.calibration`'s business.
+"""
+
+from dataclasses import dataclass
+
+from cost_models.units import Constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constants:
+    """Every constant that the equations of :mod:`cost_models.step` and ``memory`` read."""
+
+    # ------------------------------------------------------------- kernels
+    gemm_fraction: Constant = 0.75
+    """Share of the 16-bit peak that a large GEMM reaches in training."""
+    gemm_fraction_8bit: Constant = 0.65
+    gemm_fraction_4bit: Constant = 0.5
+    gemm_half_depth: Constant = 128.0
+    """Depth k at which a GEMM reaches half of its rate."""
+    grouped_gemm_fraction: Constant = 0.85
+    """Rate of a grouped GEMM over that of a plain one."""
+    quantize_passes: Constant = 1.0
+    """Passes over a GEMM's inputs to cast them to 8 bits or fewer."""
+    attention_forward_fraction: Constant = 0.6
+    attention_backward_fraction: Constant = 0.5
+    attention_half_sequence: Constant = 256.0
+    memory_fraction: Constant = 0.8
+    """Share of the memory bandwidth that other kernels reach."""
+    memory_passes: Constant = 1.0
+    """How often a layer's tensors are read and written, over the fused minimum."""
+    backward_memory_ratio: Constant = 2.0
+    loss_passes: Constant = 6.0
+    """Passes over the fp32 logits of a micro-batch, both ways."""
+    kernel_launch_s: Constant = 4e-6
+
+    # --------------------------------------------------------- host overhead
+    layer_floor_s: Constant = 3e-4
+    """The host issues one layer's forward and backward kernels no faster than this."""
+    layer_floor_tp_s: Constant = 1e-4
+    """and this much slower where it issues tensor-parallel collectives."""
+    layer_floor_nodes_s: Constant = 0.0
+    """and this much where those cross nodes."""
+    micro_batch_s: Constant = 1e-3
+    """Outside the layers, per micro-batch: loader, loss, schedule."""
+    pipeline_micro_batch_s: Constant = 0.0
+    """More of it for each micro-batch of a pipeline."""
+    step_s: Constant = 5e-3
+    """Outside everything, per step."""
+
+    # -------------------------------------------------------- communication
+    nvlink_fraction: Constant = 0.75
+    """Share of the data sheet's bandwidth in training."""
+    nvlink_latency_s: Constant = 6e-6
+    nic_fraction: Constant = 0.7
+    nic_latency_s: Constant = 2e-5
+    half_size_bytes: Constant = 2e6
+    tp_hidden: Constant = 0.5
+    """Share of tensor-parallel collectives hidden where they are pipelined with GEMMs."""
+    cp_hidden: Constant = 0.8
+    """Share of attention under which a context-parallel ring can hide."""
+    ep_hidden: Constant = 0.7
+    dp_hidden: Constant = 0.8
+    """Share of the last backward pass under which gradients can be reduced."""
+    fsdp_hidden: Constant = 0.85
+    """Share of the compute under which weights can be gathered and gradients scattered."""
+    p2p_hidden: Constant = 0.5
+    overlap_price: Constant = 0.15
+    """Seconds that compute loses for each second of communication hidden under it."""
+
+    # ----------------------------------------------------------------- MoE
+    moe_imbalance: Constant = 1.1
+    """The fullest expert rank's tokens over the average."""
+    moe_layer_s: Constant = 2e-4
+    """Routing and permutation that the host or the GPU cannot hide, per layer."""
+
+    # ---------------------------------------------------------------- step
+    optimizer_fraction: Constant = 0.6
+    """Share of the memory bandwidth that the optimizer reaches."""
+    straggler: Constant = 0.01
+    """Slow-down for each doubling of the nodes."""
+
+    # -------------------------------------------------------------- memory
+    framework_bytes: Constant = 1.5e9
+    """CUDA context, libraries and workspaces."""
+    communicator_bytes: Constant = 3e8
+    """NCCL's buffers for each kind of group with more than one rank."""
+    fragmentation: Constant = 0.04
+    """Reserved over allocated activations, minus one."""
+    state_fragmentation: Constant = 0.01
+    """Reserved over allocated state, minus one."""
+    transient_fraction: Constant = 1.0
+    """Working tensors of one layer's backward pass, over the activations it keeps."""

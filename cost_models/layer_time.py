@@ -1,0 +1,402 @@
+"""Seconds that one rank spends in one layer, for one micro-batch.
+
+A layer is an attention block (A), a dense MLP (D) or a mixture of experts (M).  Each
+block's forward, input-gradient and weight-gradient time is the sum of its kernels:
+GEMMs by their shape on this rank, scores, and kernels that only move bytes, by
+:mod:`cost_models.compute`; then the collectives of tensor, context and expert
+parallelism by :mod:`cost_models.collectives`, as far as nothing hides them.
+
+Tensor parallelism in one block (Korthikanti et al. 2022, section 4.2.2)
+    without sequence-parallel  1 all-reduce forward, 1 backward                      (1)
+    with sequence-parallel     1 all-gather and 1 reduce-scatter each way            (2)
+Context parallelism
+    ring        c - 1 sends of keys and values forward, twice the bytes backward,
+                hidden under attention                                               (3)
+    all-gather  keys and values gathered forward, gathered and scattered backward    (4)
+    all-to-all  queries, keys, values and output exchanged, both ways                (5)
+Expert parallelism
+    dispatch and combine, both ways                                                  (6)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cost_models.collectives import Link, all_gather_s, all_reduce_s, all_to_all_s, send_s
+from cost_models.compute import (
+    AttentionEfficiency,
+    GemmEfficiency,
+    MemoryEfficiency,
+    attention_backward_s,
+    attention_forward_s,
+    gemm_s,
+    memory_bound_s,
+)
+from cost_models.constants import Constants
+from cost_models.strategy import Recompute, Strategies
+from cost_models.units import Floats
+from cost_models.work import Gemm, Group, Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockTime:
+    """Seconds of one block: kernels by kind, and what its collectives leave exposed."""
+
+    gemm_forward: Floats
+    gemm_input: Floats
+    """Gradients of the inputs."""
+    gemm_weight: Floats
+    """Gradients of the weights."""
+    attention_forward: Floats
+    attention_backward: Floats
+    memory_forward: Floats
+    memory_backward: Floats
+    tp_forward: Floats
+    tp_backward: Floats
+    cp_forward: Floats
+    cp_backward: Floats
+    ep_forward: Floats
+    ep_backward: Floats
+    hidden: Floats
+    """Communication of both passes that runs under compute."""
+
+    @property
+    def forward(self) -> Floats:
+        """All of the forward pass."""
+        return np.asarray(
+            self.gemm_forward
+            + self.attention_forward
+            + self.memory_forward
+            + self.tp_forward
+            + self.cp_forward
+            + self.ep_forward
+        )
+
+    @property
+    def backward(self) -> Floats:
+        """The backward pass up to the gradients of the inputs."""
+        return np.asarray(
+            self.gemm_input
+            + self.attention_backward
+            + self.memory_backward
+            + self.tp_backward
+            + self.cp_backward
+            + self.ep_backward
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """One layer's blocks, what windows save, and what recomputing each module costs."""
+
+    attention: BlockTime
+    dense: BlockTime
+    moe: BlockTime
+    window_saves_forward: Floats
+    window_saves_backward: Floats
+    head_forward: Floats
+    head_input: Floats
+    head_weight: Floats
+    head_memory: Floats
+    """Logits and loss, both passes."""
+    embedding: Floats
+    recompute_attention: Floats
+    """Modules of the attention block that run again, per layer."""
+    recompute_dense: Floats
+    recompute_moe: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """The wires as training sees them."""
+
+    intra: Link
+    inter: Link
+
+
+def links(work: Work, c: Constants) -> Links:
+    """NVLink and NIC of the machine at the calibrated share of their data sheets."""
+    return Links(
+        intra=Link(
+            latency_s=c.nvlink_latency_s,
+            bandwidth_Bps=work.machine.nvlink_Bps * c.nvlink_fraction,
+            half_size_bytes=c.half_size_bytes,
+        ),
+        inter=Link(
+            latency_s=c.nic_latency_s,
+            bandwidth_Bps=work.machine.nic_Bps * c.nic_fraction,
+            half_size_bytes=c.half_size_bytes,
+        ),
+    )
+
+
+class Kernels:
+    """The machine's kernels at calibrated efficiency; every method returns seconds."""
+
+    def __init__(self, work: Work, c: Constants) -> None:
+        machine = work.machine
+        fraction = np.where(
+            machine.gemm_bytes >= 2.0,
+            c.gemm_fraction,
+            np.where(machine.gemm_bytes >= 1.0, c.gemm_fraction_8bit, c.gemm_fraction_4bit),
+        )
+        self._machine = machine
+        self._gemm = GemmEfficiency(
+            peak_fraction=fraction,
+            memory_fraction=c.memory_fraction,
+            launch_s=c.kernel_launch_s,
+            half_depth=c.gemm_half_depth,
+        )
+        self._grouped = GemmEfficiency(
+            peak_fraction=fraction * c.grouped_gemm_fraction,
+            memory_fraction=c.memory_fraction,
+            launch_s=c.kernel_launch_s,
+            half_depth=c.gemm_half_depth,
+        )
+        self._attention = AttentionEfficiency(
+            forward_fraction=c.attention_forward_fraction,
+            backward_fraction=c.attention_backward_fraction,
+            half_sequence=c.attention_half_sequence,
+            launch_s=c.kernel_launch_s,
+        )
+        self._memory = MemoryEfficiency(
+            memory_fraction=c.memory_fraction, launch_s=c.kernel_launch_s
+        )
+        self._quantize = machine.eight_bit * c.quantize_passes
+
+    def moved(self, moved_bytes: Floats) -> Floats:
+        """Kernels that only move bytes."""
+        return memory_bound_s(moved_bytes, self._machine.memory_bandwidth_Bps, self._memory)
+
+    def gemm(self, m: Floats, n: Floats, k: Floats, groups: Floats, *, grouped: bool) -> Floats:
+        """One GEMM with the cast of its first input where it runs in 8 bits."""
+        machine = self._machine
+        seconds = gemm_s(
+            m,
+            n,
+            k,
+            flop_per_s=np.maximum(machine.gemm_flop_per_s, 1.0),
+            n_sm=machine.n_sm,
+            bytes_per_element=machine.gemm_bytes,
+            memory_bandwidth_Bps=machine.memory_bandwidth_Bps,
+            efficiency=self._grouped if grouped else self._gemm,
+            groups=groups,
+        )
+        cast = self._quantize * 4.0 * m * k * groups
+        return np.asarray(seconds + self.moved(cast))
+
+    def three(
+        self, gemms: tuple[Gemm, ...], *, grouped: bool = False
+    ) -> tuple[Floats, Floats, Floats]:
+        """Forward, input-gradient and weight-gradient seconds of a block's GEMMs."""
+        total: list[Floats] = [np.zeros(()), np.zeros(()), np.zeros(())]
+        for g in gemms:
+            if g.m.ndim == 0 and g.m == 0:
+                continue
+            shapes = ((g.m, g.n, g.k), (g.m, g.k, g.n), (g.k, g.n, g.m))
+            for i, (m, n, k) in enumerate(shapes):
+                total[i] = total[i] + self.gemm(m, n, k, g.groups, grouped=grouped)
+        return total[0], total[1], total[2]
+
+    def attention(self, work: Work, kept: Floats) -> tuple[Floats, Floats]:
+        """Forward and backward seconds of one layer's scores, fused or not."""
+        a, machine = work.layer.attention, self._machine
+        shape = {
+            "qk_width": a.qk_width,
+            "v_width": a.v_width,
+            "flop_per_s": machine.attention_flop_per_s,
+            "n_sm": machine.n_sm,
+            "efficiency": self._attention,
+            # without a fused kernel the masked half is computed too
+            "kept": np.where(a.unfused_bytes > 0, 1.0, kept),
+        }
+        sizes = (a.batch, a.heads, a.queries, a.keys)
+        unfused = self.moved(a.unfused_bytes)
+        forward = attention_forward_s(*sizes, **shape)  # type: ignore[arg-type]
+        backward = attention_backward_s(*sizes, **shape)  # type: ignore[arg-type]
+        # nothing is recomputed inside an unfused backward pass: 4 products for 5
+        backward = np.where(a.unfused_bytes > 0, 0.8 * backward, backward)
+        return forward + unfused, backward + 2.0 * unfused
+
+
+def _block_collective(work: Work, wires: Links) -> Floats:
+    """Equations (1) and (2), one way."""
+    t, group = work.traffic, work.traffic.tp
+    reduce = all_reduce_s(
+        t.tp_bytes, group.inside, group.outside, intra=wires.intra, inter=wires.inter
+    )
+    gather = all_gather_s(
+        t.tp_bytes, group.inside, group.outside, intra=wires.intra, inter=wires.inter
+    )
+    return np.where(t.sequence_parallel > 0, 2.0 * gather, reduce)
+
+
+def _context_parallel(
+    work: Work, c: Constants, wires: Links, forward: Floats, backward: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Equations (3) to (5): exposed forward, exposed backward, hidden."""
+    t, group = work.traffic, work.traffic.cp
+    size = group.inside * group.outside
+    hop = np.where(
+        group.outside > 1,
+        send_s(t.cp_kv_bytes, wires.inter),
+        send_s(t.cp_kv_bytes, wires.intra),
+    )
+    ring = (size - 1.0) * hop
+    sides = {"intra": wires.intra, "inter": wires.inter}
+    gather = all_gather_s(t.cp_kv_bytes * size, group.inside, group.outside, **sides)
+    swap = all_to_all_s(t.cp_kv_bytes + t.cp_qo_bytes, group.inside, group.outside, **sides)
+    by_kind = np.where(t.cp_all_gather > 0, gather, swap)
+    cover_f, cover_b = c.cp_hidden * forward, c.cp_hidden * backward
+    exposed_f = np.where(t.cp_ring > 0, np.maximum(ring - cover_f, 0.0), by_kind)
+    exposed_b = np.where(
+        t.cp_ring > 0,
+        np.maximum(2.0 * ring - cover_b, 0.0),
+        np.where(t.cp_all_gather > 0, 2.0, 1.0) * by_kind,
+    )
+    hidden = np.where(t.cp_ring > 0, 3.0 * ring - exposed_f - exposed_b, 0.0)
+    return exposed_f, exposed_b, hidden
+
+
+def group_gather_s(message: Floats, group: Group, wires: Links) -> Floats:
+    """Seconds until every rank of ``group`` holds the whole message, or has scattered it."""
+    return all_gather_s(message, group.inside, group.outside, intra=wires.intra, inter=wires.inter)
+
+
+def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
+    """Price one layer's blocks; arrays broadcast with the strategies."""
+    kernels, wires = Kernels(work, c), links(work, c)
+    layer = work.layer
+    zero = np.zeros(())
+    passes, ratio = c.memory_passes, c.backward_memory_ratio
+    norm = kernels.moved(passes * layer.norm_bytes / 2.0)
+
+    collective = _block_collective(work, wires)
+    tp_hidden = np.where(s.overlap_tp, c.tp_hidden, 0.0) * collective
+    tp = collective - tp_hidden
+
+    score_f, score_b = kernels.attention(work, layer.attention.kept)
+    window_f, window_b = kernels.attention(work, layer.attention.kept_windowed)
+    cp_f, cp_b, cp_hidden = _context_parallel(work, c, wires, score_f, score_b)
+    gemm_f, gemm_b, gemm_w = kernels.three(layer.attention_gemms)
+    moved = norm + kernels.moved(passes * layer.attention_bytes)
+    attention = BlockTime(
+        gemm_forward=gemm_f,
+        gemm_input=gemm_b,
+        gemm_weight=gemm_w,
+        attention_forward=score_f,
+        attention_backward=score_b,
+        memory_forward=moved,
+        memory_backward=ratio * moved,
+        tp_forward=tp,
+        tp_backward=tp,
+        cp_forward=cp_f,
+        cp_backward=cp_b,
+        ep_forward=zero,
+        ep_backward=zero,
+        hidden=2.0 * tp_hidden + cp_hidden,
+    )
+
+    dense_f, dense_b, dense_w = kernels.three(layer.dense_gemms)
+    dense_act = kernels.moved(passes * layer.dense_bytes)
+    dense = BlockTime(
+        gemm_forward=dense_f,
+        gemm_input=dense_b,
+        gemm_weight=dense_w,
+        attention_forward=zero,
+        attention_backward=zero,
+        memory_forward=norm + dense_act,
+        memory_backward=ratio * (norm + dense_act),
+        tp_forward=tp,
+        tp_backward=tp,
+        cp_forward=zero,
+        cp_backward=zero,
+        ep_forward=zero,
+        ep_backward=zero,
+        hidden=2.0 * tp_hidden,
+    )
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp)
+
+    head = work.head
+    head_f, head_b, head_w = kernels.three((head,))
+    recompute = s.recompute
+
+    def again(module: Recompute, seconds: Floats) -> Floats:
+        return np.where((recompute & int(module)) != 0, seconds, 0.0)
+
+    up_projections = kernels.three(layer.attention_gemms[2:])[0]
+    shared_f = kernels.three(layer.shared_gemms)[0]
+    whole_moe = again(Recompute.MOE, moe.forward)
+    norms = again(Recompute.LAYERNORM, norm)
+    return LayerTime(
+        attention=attention,
+        dense=dense,
+        moe=moe,
+        window_saves_forward=score_f - window_f,
+        window_saves_backward=score_b - window_b,
+        head_forward=head_f,
+        head_input=head_b,
+        head_weight=head_w,
+        head_memory=kernels.moved(c.loss_passes * work.logits_bytes),
+        embedding=kernels.moved(work.embedding_bytes),
+        recompute_attention=again(Recompute.CORE_ATTN, score_f)
+        + again(Recompute.MLA_UP_PROJ, up_projections)
+        + norms,
+        recompute_dense=np.maximum(
+            again(Recompute.ACTIVATION, dense_act),
+            again(Recompute.MLP, dense_f + dense_act + tp / 2.0),
+        )
+        + norms,
+        recompute_moe=np.maximum(
+            whole_moe,
+            again(Recompute.ACTIVATION, moe_act) + again(Recompute.SHARED_EXPERTS, shared_f),
+        )
+        + norms,
+    )
+
+
+def _moe_block(
+    work: Work,
+    s: Strategies,
+    c: Constants,
+    kernels: Kernels,
+    wires: Links,
+    norm: Floats,
+    tp: Floats,
+) -> tuple[BlockTime, Floats]:
+    """Router, dispatch, experts, combine and shared experts; and the non-linearity alone."""
+    layer, t = work.layer, work.traffic
+    *routed, router = layer.expert_gemms
+    expert = kernels.three(tuple(routed), grouped=True)
+    others = kernels.three((router, *layer.shared_gemms))
+    forward, backward, weight = (
+        c.moe_imbalance * e + o for e, o in zip(expert, others, strict=True)
+    )
+    act = kernels.moved(c.memory_passes * layer.moe_bytes)
+    moved = norm + act
+    swap = all_to_all_s(t.ep_bytes, t.ep.inside, t.ep.outside, intra=wires.intra, inter=wires.inter)
+    exchange = 2.0 * c.moe_imbalance * swap
+    gathered = 2.0 * group_gather_s(t.etp_bytes, t.etp, wires)
+    shared = layer.shared_gemms[0]
+    tp = np.where(shared.n > 0, tp, 0.0)
+    hideable = np.where(s.overlap_ep, c.ep_hidden, 0.0)
+    cover = hideable * (forward + moved)
+    exposed = np.maximum(exchange - cover, 0.0)
+    host = c.moe_layer_s * np.asarray(t.is_moe) / 2.0
+    block = BlockTime(
+        gemm_forward=np.asarray(forward),
+        gemm_input=np.asarray(backward),
+        gemm_weight=np.asarray(weight),
+        attention_forward=np.zeros(()),
+        attention_backward=np.zeros(()),
+        memory_forward=moved + host,
+        memory_backward=c.backward_memory_ratio * moved + host,
+        tp_forward=tp + gathered,
+        tp_backward=tp + gathered,
+        cp_forward=np.zeros(()),
+        cp_backward=np.zeros(()),
+        ep_forward=exposed,
+        ep_backward=exposed,
+        hidden=2.0 * (exchange - exposed),
+    )
+    return block, act

@@ -1,0 +1,155 @@
+"""Which layers a pipeline rank holds.
+
+A model of L layers is cut into C = pp * vpp chunks in model order; rank r holds the
+chunks r, r + pp, r + 2 pp, ... (in the V-shaped schedules r and 2 pp - 1 - r).  Where the
+strategy does not give ``stage_layers``, the framework's habit decides:
+
+``even``
+    q = floor(L / C) layers each, and one more for L mod C chunks, from the second on,
+    so that the embedding's and the head's chunks are the short ones           (1)
+``embedding_and_head_as_layers``
+    (1) for L + 2, the first and the last being embedding and head             (2)
+``parameter_weight``
+    chunk c ends after the first layer whose cumulated parameters exceed
+    (c + 1) / C of the layers' and the head's                                  (3)
+
+References
+----------
+.. [1] Megatron-LM, ``megatron/core/transformer/transformer_block.py``,
+   ``get_num_layers_to_build`` (account_for_embedding/loss_in_pipeline_split).
+.. [2] nanotron, ``src/nanotron/models/__init__.py``, ``build_model``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cost_models.framework import Framework
+from cost_models.model import ModelSpec
+from cost_models.strategy import Schedule, Strategies
+from cost_models.units import Floats, Ints
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLayers:
+    """What one pipeline rank holds; every field broadcasts with the strategies."""
+
+    rank: Ints
+    n_layers: Floats
+    n_moe: Floats
+    n_windowed: Floats
+    has_embedding: Bools
+    has_head: Bools
+
+    @property
+    def n_dense(self) -> Floats:
+        """Layers with a dense MLP."""
+        return np.asarray(self.n_layers - self.n_moe)
+
+
+def _first_layer(chunk: Ints, model: ModelSpec, framework: Framework, chunks: Ints) -> Ints:
+    """Index of the first layer of ``chunk``; ``chunk == chunks`` gives n_layers."""
+    layers = model.n_layers
+    if framework.partition == "parameter_weight":
+        layer = model.attention_parameters + (
+            model.expert_parameters * model.n_experts
+            if model.is_moe
+            else model.dense_mlp_parameters
+        )
+        total = layers + model.vocab_size * model.hidden_size / layer
+        ends = np.floor(chunk * total / chunks).astype(np.int64) + 1
+        # no chunk takes a second layer before the one ahead of it has its first
+        ends = np.where(total < chunks, chunk, ends)
+        return np.where(chunk == 0, 0, np.where(chunk >= chunks, layers, np.minimum(ends, layers)))
+    virtual = 1 if framework.partition == "embedding_and_head_as_layers" else 0
+    total_layers = layers + 2 * virtual
+    base, more = total_layers // chunks, total_layers % chunks
+    offset = np.where(more <= chunks - 2, 1, 0)
+    start = chunk * base + np.clip(chunk - offset, 0, more)
+    return np.asarray(np.clip(start - virtual, 0, layers), dtype=np.int64)
+
+
+def even_stage_layers(model: ModelSpec, framework: Framework, pp: int, vpp: int) -> tuple[int, ...]:
+    """Layers of every chunk in model order, as the framework deals them when not told."""
+    chunks = np.asarray(pp * vpp)
+    starts = _first_layer(np.arange(pp * vpp + 1), model, framework, chunks)
+    return tuple(int(n) for n in np.diff(starts))
+
+
+def _chunk_bounds(
+    chunk: Ints, model: ModelSpec, framework: Framework, strategies: Strategies
+) -> tuple[Ints, Ints]:
+    chunks = strategies.pp * strategies.vpp
+    start = _first_layer(chunk, model, framework, chunks)
+    stop = _first_layer(chunk + 1, model, framework, chunks)
+    given = strategies.stage_layers
+    if given is None:
+        return start, stop
+    ends = np.cumsum(given, axis=0)
+    shape = ends.shape[1:]
+    index = np.broadcast_to(np.minimum(chunk, len(ends) - 1), shape)[None]
+    stop_given = np.take_along_axis(ends, index, axis=0)[0]
+    start_given = stop_given - np.take_along_axis(np.asarray(given), index, axis=0)[0]
+    told = given.any(axis=0)
+    return np.where(told, start_given, start), np.where(told, stop_given, stop)
+
+
+def stage_layers(
+    model: ModelSpec, framework: Framework, strategies: Strategies, rank: Ints
+) -> StageLayers:
+    """What pipeline rank ``rank`` holds, summed over its chunks, by equations (1) to (3)."""
+    moe_before = np.concatenate([[0], np.cumsum(_mask(model.moe_layers, model.n_layers))])
+    windowed = _mask(model.sliding_window_layers, model.n_layers)
+    windowed_before = np.concatenate([[0], np.cumsum(windowed)])
+    pp, vpp = strategies.pp, strategies.vpp
+    v_shaped = (strategies.schedule == Schedule.ZB_V) | (strategies.schedule == Schedule.DUALPIPE)
+    n_layers = n_moe = n_windowed = np.zeros(())
+    for index in range(int(vpp.max())):
+        turned = v_shaped & (index % 2 == 1)
+        chunk = index * pp + np.where(turned, pp - 1 - rank, rank)
+        start, stop = _chunk_bounds(chunk, model, framework, strategies)
+        present = index < vpp
+        n_layers = n_layers + np.where(present, stop - start, 0)
+        start, stop = np.clip(start, 0, model.n_layers), np.clip(stop, 0, model.n_layers)
+        n_moe = n_moe + np.where(present, moe_before[stop] - moe_before[start], 0)
+        n_windowed = n_windowed + np.where(
+            present, windowed_before[stop] - windowed_before[start], 0
+        )
+    folded = v_shaped & (vpp % 2 == 0)
+    return StageLayers(
+        rank=rank,
+        n_layers=n_layers,
+        n_moe=n_moe,
+        n_windowed=n_windowed,
+        has_embedding=rank == 0,
+        has_head=np.where(folded, rank == 0, rank == pp - 1),
+    )
+
+
+def _mask(indices: tuple[int, ...], length: int) -> NDArray[np.int64]:
+    mask = np.zeros(length, dtype=np.int64)
+    mask[list(indices)] = 1
+    return mask
+
+
+def representative_ranks(model: ModelSpec, strategies: Strategies) -> list[Ints]:
+    """Pipeline ranks among which the slowest and the fullest are found.
+
+    Even partitions are settled by the first rank (embedding, most micro-batches in
+    flight), the second (the longest stage) and the last (head, logits); models whose
+    first layers are dense need the first rank past those; given ``stage_layers`` need all.
+    """
+    pp = strategies.pp
+    if strategies.stage_layers is not None:
+        return [np.minimum(rank, pp - 1) for rank in range(int(pp.max()))]
+    if int(pp.max()) == 1:
+        return [np.zeros_like(pp)]
+    ranks = [np.zeros_like(pp), np.minimum(1, pp - 1), pp - 1]
+    if model.is_moe and 0 < len(model.moe_layers) < model.n_layers and min(model.moe_layers) > 0:
+        first = min(model.moe_layers)
+        past = -(-first * pp * strategies.vpp // model.n_layers)
+        ranks += [np.minimum(past, pp - 1), np.minimum(past + 1, pp - 1)]
+    return ranks

@@ -1,0 +1,386 @@
+"""One training step: where every term meets.
+
+Per micro-batch, pipeline rank r spends F_r forward, B_r on gradients of inputs (with
+whatever is recomputed) and W_r on gradients of weights; the slowest rank is the clock:
+
+    pipeline   T_p = m t_r + bubble          (:mod:`cost_models.pipeline`)            (1)
+    gradients  exposed = max(comm - hidden share of the last backward pass, 0)        (2)
+    sharded weights, per micro-batch:
+               exposed = max(gather - hidden share of the forward pass, 0)
+                       + max(gather + scatter - hidden share of the backward, 0)      (3)
+    optimizer  bytes of the rank's own state over the memory bandwidth                (4)
+    step       (T_p + (2) + (4) + overhead) (1 + straggler log2(nodes))               (5)
+
+A layer that the GPU would finish before the host has issued the next one takes the
+host's time: with x the GPU's seconds and y the host's, (x^4 + y^4)^(1/4).             (6)
+
+Terms are seconds of the slowest rank and sum to the step; ``hidden_s`` is the
+communication that runs under compute and costs only ``overlap_price`` of itself.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cost_models.activations import layer_activations
+from cost_models.cluster import Cluster
+from cost_models.collectives import all_reduce_s, send_s
+from cost_models.constants import Constants
+from cost_models.layer_time import LayerTime, Links, group_gather_s, layer_time, links
+from cost_models.memory import MemoryCost, memory_cost
+from cost_models.model import ModelSpec
+from cost_models.pipeline import pipeline_s
+from cost_models.strategy import Recompute, Sharding, Strategies
+from cost_models.units import Floats
+from cost_models.work import Group, Work, step_work
+from cost_models.workload import Workload
+
+TIME_TERMS = (
+    "gemm",
+    "attention",
+    "memory_bound",
+    "recompute",
+    "tp_comm",
+    "cp_comm",
+    "ep_comm",
+    "pp_comm",
+    "fsdp_comm",
+    "dp_comm",
+    "bubble",
+    "optimizer",
+    "offload",
+    "launch",
+    "overlap_price",
+    "straggler",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of one step; ``terms`` sum to ``total_s``."""
+
+    total_s: Floats
+    terms: dict[str, Floats]
+    hidden_s: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """Time and memory of every strategy; arrays of the strategies' shape."""
+
+    step_time_s: Floats
+    time_terms: dict[str, Floats]
+    hidden_s: Floats
+    memory: MemoryCost
+    tokens_per_s_per_gpu: Floats
+    mfu: Floats
+    """Model FLOPs over the peak of the strategy's precision; recompute does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rank:
+    """Seconds per micro-batch of every representative rank (axis 0), by kind."""
+
+    forward: Floats
+    backward: Floats
+    weight: Floats
+    terms: dict[str, Floats]
+    hidden: Floats
+
+
+def _sum_blocks(work: Work, blocks: LayerTime, name: str) -> Floats:
+    """A block quantity summed over each rank's layers, MTP modules included."""
+    st = work.stages
+    n_dense = st.n_layers - st.n_moe
+    moe = work.traffic.is_moe * st.n_mtp
+    value: Floats = (
+        (st.n_layers + st.n_mtp) * getattr(blocks.attention, name)
+        + (n_dense + st.n_mtp - moe) * getattr(blocks.dense, name)
+        + (st.n_moe + moe) * getattr(blocks.moe, name)
+    )
+    return value
+
+
+def _recompute(work: Work, s: Strategies, blocks: LayerTime) -> Floats:
+    """Seconds of forward work that each rank does again, per micro-batch."""
+    st = work.stages
+    layers = np.maximum(st.n_layers, 1.0)
+    asked = np.where(s.recompute_layers > 0, s.recompute_layers, st.n_layers)
+    full = np.where((s.recompute & int(Recompute.FULL)) != 0, np.minimum(asked / layers, 1.0), 0.0)
+    forward = _sum_blocks(work, blocks, "forward")
+    modules = (
+        st.n_layers * blocks.recompute_attention
+        + (st.n_layers - st.n_moe) * blocks.recompute_dense
+        + st.n_moe * blocks.recompute_moe
+    )
+    return np.asarray(full * forward + modules)
+
+
+def _fsdp(
+    work: Work, s: Strategies, c: Constants, wires: Links, forward: Floats, backward: Floats
+) -> tuple[Floats, Floats]:
+    """Equation (3): exposed and hidden seconds per micro-batch."""
+    t, state = work.traffic, work.state
+
+    def both(wire_bytes: Floats) -> Floats:
+        return group_gather_s(state.dense * wire_bytes, t.shard, wires) + group_gather_s(
+            state.experts * wire_bytes, t.edp, wires
+        )
+
+    gather, scatter = both(state.param_gather_bytes), both(state.grad_reduce_bytes)
+    sharded = s.sharding >= Sharding.ZERO3
+    m = work.n_micro_batches
+    # kept gathered, the weights come once a step; without resharding nothing is gathered twice
+    first = gather / np.where(s.reshard_after_forward, 1.0, m)
+    again = np.where(s.reshard_after_forward, gather, 0.0)
+    scattered = np.where(s.sharding >= Sharding.ZERO2, scatter, 0.0)
+    first, again = np.where(sharded, first, 0.0), np.where(sharded, again, 0.0)
+    exposed = np.maximum(first - c.fsdp_hidden * forward, 0.0) + np.maximum(
+        again + scattered - c.fsdp_hidden * backward, 0.0
+    )
+    return exposed, first + again + scattered - exposed
+
+
+def _ranks(work: Work, s: Strategies, c: Constants, wires: Links) -> _Rank:
+    blocks = layer_time(work, s, c)
+    st = work.stages
+    windows_f = st.n_windowed * blocks.window_saves_forward
+    windows_b = st.n_windowed * blocks.window_saves_backward
+    heads = st.has_head + st.n_mtp
+    forward = (
+        _sum_blocks(work, blocks, "forward")
+        - windows_f
+        + heads * (blocks.head_forward + blocks.head_memory / 2.0)
+        + st.has_embedding * blocks.embedding
+    )
+    recompute = _recompute(work, s, blocks)
+    backward = (
+        _sum_blocks(work, blocks, "backward")
+        - windows_b
+        + heads * (blocks.head_input + blocks.head_memory / 2.0)
+        + st.has_embedding * blocks.embedding
+        + recompute
+    )
+    weight = _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight
+
+    # equation (6), layer by layer
+    layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
+    across = np.where(work.traffic.tp.outside > 1, c.layer_floor_nodes_s, 0.0)
+    floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0) + across
+    again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
+    busy = forward + backward + weight
+    gpu = busy / layers
+    host = floor * again
+    launch = layers * ((gpu**4 + host**4) ** 0.25 - gpu)
+    piped = np.where(s.pp > 1, c.pipeline_micro_batch_s, 0.0)
+    launch = launch + c.micro_batch_s + piped
+
+    hop = _hop(work, wires)
+    sends = np.where(s.pp > 1, 2.0 * s.vpp * hop, 0.0)
+    pp_comm = sends * (1.0 - np.where(s.overlap_p2p, c.p2p_hidden, 0.0))
+    share = forward / np.maximum(busy, 1e-12)
+    fsdp, fsdp_hidden = _fsdp(
+        work, s, c, wires, forward + launch * share, backward + weight + launch * (1.0 - share)
+    )
+    offload = _activation_offload(work, s, busy)
+    hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden
+    price = c.overlap_price * hidden
+    stall = launch + pp_comm + fsdp + offload + price
+    terms = {
+        "gemm": _sum_blocks(work, blocks, "gemm_forward")
+        + _sum_blocks(work, blocks, "gemm_input")
+        + weight
+        + heads * (blocks.head_forward + blocks.head_input),
+        "attention": _sum_blocks(work, blocks, "attention_forward")
+        + _sum_blocks(work, blocks, "attention_backward")
+        - windows_f
+        - windows_b,
+        "memory_bound": _sum_blocks(work, blocks, "memory_forward")
+        + _sum_blocks(work, blocks, "memory_backward")
+        + heads * blocks.head_memory
+        + st.has_embedding * 2.0 * blocks.embedding,
+        "recompute": recompute,
+        "tp_comm": _both_ways(work, blocks, "tp"),
+        "cp_comm": _both_ways(work, blocks, "cp"),
+        "ep_comm": _both_ways(work, blocks, "ep"),
+        "pp_comm": pp_comm,
+        "fsdp_comm": fsdp,
+        "offload": offload,
+        "launch": launch,
+        "overlap_price": price,
+    }
+    return _Rank(
+        forward=forward + stall * share,
+        backward=backward + stall * (1.0 - share),
+        weight=weight,
+        terms=terms,
+        hidden=hidden,
+    )
+
+
+def _both_ways(work: Work, blocks: LayerTime, kind: str) -> Floats:
+    return _sum_blocks(work, blocks, f"{kind}_forward") + _sum_blocks(
+        work, blocks, f"{kind}_backward"
+    )
+
+
+def _hop(work: Work, wires: Links) -> Floats:
+    """Seconds of one message to the next pipeline stage."""
+    t = work.traffic
+    return np.where(
+        t.p2p_crosses > 0, send_s(t.p2p_bytes, wires.inter), send_s(t.p2p_bytes, wires.intra)
+    )
+
+
+def _activation_offload(work: Work, s: Strategies, busy: Floats) -> Floats:
+    """What the host link cannot carry while the GPU computes, per micro-batch."""
+    moved = 2.0 * s.activation_offload * work.activation_bytes_per_layer * work.stages.n_layers
+    return np.maximum(moved / work.machine.host_Bps - 0.5 * busy, 0.0)
+
+
+def _gradients(
+    work: Work, s: Strategies, c: Constants, wires: Links, forward: Floats, backward: Floats
+) -> tuple[Floats, Floats]:
+    """Equation (2) on every rank: exposed and hidden seconds per step."""
+    t, state = work.traffic, work.state
+    reduce_bytes, gather_bytes = state.grad_reduce_bytes, state.param_gather_bytes
+
+    def over(group: Group, parameters: Floats) -> tuple[Floats, Floats, Floats]:
+        reduced = all_reduce_s(
+            parameters * reduce_bytes,
+            group.inside,
+            group.outside,
+            intra=wires.intra,
+            inter=wires.inter,
+        )
+        return (
+            group_gather_s(parameters * reduce_bytes, group, wires),
+            group_gather_s(parameters * gather_bytes, group, wires),
+            reduced,
+        )
+
+    dense, experts = over(t.dp, state.dense), over(t.edp, state.experts)
+    scatter, gather, reduce = (a + b for a, b in zip(dense, experts, strict=True))
+    # HSDP adds up its copies of every shard
+    copies = all_reduce_s(
+        (state.dense / state.dense_shards) * reduce_bytes,
+        t.replica.inside,
+        t.replica.outside,
+        intra=wires.intra,
+        inter=wires.inter,
+    )
+    none = s.sharding == Sharding.NONE
+    whole = s.sharding >= Sharding.ZERO3
+    grads = np.where(none, reduce, np.where(whole, 0.0, scatter))
+    grads = grads + np.where(s.sharding == Sharding.HSDP, copies, 0.0)
+    params = np.where(none | whole, 0.0, gather)
+    one = 1.0 / np.maximum(np.where(s.vpp > 1, s.vpp, 1), 1)
+    hide_grads = np.where(s.overlap_grad_reduce, c.dp_hidden, 0.0) * backward * one
+    hide_params = np.where(s.overlap_param_gather, c.dp_hidden, 0.0) * forward * one
+    exposed = np.maximum(grads - hide_grads, 0.0) + np.maximum(params - hide_params, 0.0)
+    return exposed, grads + params - exposed
+
+
+def _optimizer(work: Work, s: Strategies, c: Constants) -> tuple[Floats, Floats]:
+    """Equation (4), and the trip of offloaded state to the host and back."""
+    state = work.state
+    own = state.dense / state.dense_shards + state.experts / state.expert_shards
+    bandwidth = work.machine.memory_bandwidth_Bps * c.optimizer_fraction
+    update = own * state.updated_bytes / bandwidth
+    host = own * state.offloaded_bytes / work.machine.host_Bps
+    return update, host
+
+
+def price(work: Work, strategies: Strategies, constants: Constants) -> StepTime:
+    """Seconds of one step, equations (1) to (6); shapes broadcast to the strategies'."""
+    s, c = strategies, constants
+    wires = links(work, c)
+    ranks = _ranks(work, s, c, wires)
+    total = ranks.forward + ranks.backward + ranks.weight
+    slowest = np.argmax(total, axis=0)
+
+    def at_slowest(values: Floats) -> Floats:
+        wide = np.broadcast_to(values, (len(total), *total.shape[1:]))
+        return np.asarray(np.take_along_axis(wide, slowest[None], axis=0)[0])
+
+    forward, backward, weight = (
+        at_slowest(v) for v in (ranks.forward, ranks.backward, ranks.weight)
+    )
+    busy = forward + backward + weight
+    everywhere = _all_stages(work, s, total, busy)
+    m = work.n_micro_batches
+    _, bubble = pipeline_s(
+        s.schedule,
+        m,
+        s.pp,
+        s.vpp,
+        forward_s=forward,
+        backward_s=backward,
+        weight_s=weight,
+        all_stages_s=everywhere,
+        p2p_s=_hop(work, wires),
+    )
+    bubble = np.where(s.pp > 1, bubble, 0.0)
+    exposed, hidden = _gradients(work, s, c, wires, forward, backward + weight)
+    update, host = _optimizer(work, s, c)
+    terms = {name: m * at_slowest(value) for name, value in ranks.terms.items()}
+    hidden = at_slowest(hidden)
+    terms["dp_comm"] = at_slowest(exposed)
+    terms["bubble"] = bubble
+    terms["optimizer"] = at_slowest(update)
+    terms["offload"] = terms["offload"] + at_slowest(host)
+    terms["launch"] = terms["launch"] + c.step_s
+    terms["overlap_price"] = terms["overlap_price"] + c.overlap_price * hidden
+    before: Floats = sum(terms.values(), np.zeros(()))
+    terms["straggler"] = before * c.straggler * np.log2(np.maximum(work.machine.n_nodes, 1.0))
+    shape = np.broadcast_shapes(s.shape, before.shape)
+    terms = {name: np.broadcast_to(terms[name], shape) for name in TIME_TERMS}
+    return StepTime(
+        total_s=np.broadcast_to(before + terms["straggler"], shape),
+        terms=terms,
+        hidden_s=np.broadcast_to(m * at_slowest(ranks.hidden) + hidden, shape),
+    )
+
+
+def _all_stages(work: Work, s: Strategies, total: Floats, slowest: Floats) -> Floats:
+    """F + B + W of one micro-batch summed over all pipeline ranks.
+
+    The representative ranks are priced; the layers that they do not hold take the time of
+    the average layer on the longest of them.
+    """
+    st = work.stages
+    per_layer = slowest / np.maximum(st.n_layers.max(axis=0), 1.0)
+    first, last = total[0], total[min(2, len(total) - 1)]
+    held = st.n_layers[0] + st.n_layers[min(2, len(total) - 1)]
+    between = np.maximum(work.model_layers - held, 0.0) * per_layer
+    return np.where(s.pp > 1, first + last + between, slowest)
+
+
+def step_cost(
+    model: ModelSpec,
+    cluster: Cluster,
+    workload: Workload,
+    strategies: Strategies,
+    constants: Constants,
+) -> StepCost:
+    """Step time and peak memory of every strategy.
+
+    Parameters and result broadcast: columns of shape S in, arrays of shape S out; one
+    strategy is a batch of one.  Nothing is raised for an illegal strategy: its numbers
+    mean nothing, and :mod:`search.rules` is there to say so.
+    """
+    acts = layer_activations(model, workload.framework, strategies, workload.sequence_length)
+    kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
+    work = step_work(model, cluster, workload, strategies, kept)
+    time = price(work, strategies, constants)
+    memory = memory_cost(model, cluster, workload, strategies, constants)
+    gpus = strategies.world_size
+    peak = np.maximum(work.machine.gemm_flop_per_s, 1.0)
+    return StepCost(
+        step_time_s=time.total_s,
+        time_terms=time.terms,
+        hidden_s=time.hidden_s,
+        memory=memory,
+        tokens_per_s_per_gpu=workload.tokens_per_step / (time.total_s * gpus),
+        mfu=work.model_flop / (time.total_s * gpus * peak),
+    )
