@@ -53,8 +53,6 @@ class MemoryCost:
 
     total_bytes: Floats
     terms: dict[str, Floats]
-    allocated_bytes: Floats
-    """Tensors alone, as a framework reports them that looks at what was allocated."""
     first_rank_bytes: Floats
     """The same total on pipeline rank 0, whose memory many logs print."""
     by_rank: list[dict[str, Floats]]
@@ -161,8 +159,13 @@ def memory_cost(
     workload: Workload,
     strategies: Strategies,
     constants: Constants,
+    *,
+    breakdown: bool = True,
 ) -> MemoryCost:
-    """Peak bytes per GPU, equations (1) to (5); shapes broadcast to the strategies'."""
+    """Peak bytes per GPU, equations (1) to (5); shapes broadcast to the strategies'.
+
+    Without ``breakdown`` the same totals are computed and ``terms`` is empty.
+    """
     del cluster
     s = strategies
     act = layer_activations(model, workload.framework, s, workload.sequence_length)
@@ -183,14 +186,12 @@ def memory_cost(
         totals.append(np.broadcast_to(sum(terms.values()), s.shape))
     stacked = np.stack(totals)
     fullest = np.argmax(stacked, axis=0)
-    chosen = {
-        name: _choose([terms[name] for terms in by_rank], fullest, s.shape) for name in MEMORY_TERMS
-    }
     total = np.take_along_axis(stacked, fullest[None], axis=0)[0]
+    names = MEMORY_TERMS if breakdown else ()
+    chosen = {name: _choose([t[name] for t in by_rank], fullest, s.shape) for name in names}
     return MemoryCost(
         total_bytes=total,
         terms=chosen,
-        allocated_bytes=np.asarray(total - chosen["framework"] - chosen["communication_buffers"]),
         first_rank_bytes=stacked[0],
         by_rank=by_rank,
         rank=_choose([np.asarray(r, dtype=np.float64) for r in ranks], fullest, s.shape),

@@ -141,7 +141,7 @@ def _fsdp(
     return exposed, first + again + scattered - exposed
 
 
-def _ranks(work: Work, s: Strategies, c: Constants, wires: Links) -> _Rank:
+def _ranks(work: Work, s: Strategies, c: Constants, wires: Links, breakdown: bool) -> _Rank:
     blocks = layer_time(work, s, c)
     st = work.stages
     windows_f = st.n_windowed * blocks.window_saves_forward
@@ -186,36 +186,44 @@ def _ranks(work: Work, s: Strategies, c: Constants, wires: Links) -> _Rank:
     hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden
     price = c.overlap_price * hidden
     stall = launch + pp_comm + fsdp + offload + price
-    terms = {
-        "gemm": _sum_blocks(work, blocks, "gemm_forward")
-        + _sum_blocks(work, blocks, "gemm_input")
-        + weight
-        + heads * (blocks.head_forward + blocks.head_input),
-        "attention": _sum_blocks(work, blocks, "attention_forward")
-        + _sum_blocks(work, blocks, "attention_backward")
-        - windows_f
-        - windows_b,
-        "memory_bound": _sum_blocks(work, blocks, "memory_forward")
-        + _sum_blocks(work, blocks, "memory_backward")
-        + heads * blocks.head_memory
-        + st.has_embedding * 2.0 * blocks.embedding,
-        "recompute": recompute,
-        "tp_comm": _both_ways(work, blocks, "tp"),
-        "cp_comm": _both_ways(work, blocks, "cp"),
-        "ep_comm": _both_ways(work, blocks, "ep"),
+    stalls = {
         "pp_comm": pp_comm,
         "fsdp_comm": fsdp,
         "offload": offload,
         "launch": launch,
         "overlap_price": price,
     }
+    kernels = _kernel_terms(work, blocks, recompute, weight) if breakdown else {}
     return _Rank(
         forward=forward + stall * share,
         backward=backward + stall * (1.0 - share),
         weight=weight,
-        terms=terms,
+        terms=kernels | stalls if breakdown else {},
         hidden=hidden,
     )
+
+
+def _kernel_terms(
+    work: Work, blocks: LayerTime, recompute: Floats, weight: Floats
+) -> dict[str, Floats]:
+    """Where each rank's compute and exposed layer collectives go, per micro-batch."""
+    st = work.stages
+    heads = st.has_head + st.n_mtp
+    windows = st.n_windowed * (blocks.window_saves_forward + blocks.window_saves_backward)
+    return {
+        "gemm": _sum_blocks(work, blocks, "gemm_forward")
+        + _sum_blocks(work, blocks, "gemm_input")
+        + weight
+        + heads * (blocks.head_forward + blocks.head_input),
+        "attention": _both_ways(work, blocks, "attention") - windows,
+        "memory_bound": _both_ways(work, blocks, "memory")
+        + heads * blocks.head_memory
+        + st.has_embedding * 2.0 * blocks.embedding,
+        "recompute": recompute,
+        "tp_comm": _both_ways(work, blocks, "tp"),
+        "cp_comm": _both_ways(work, blocks, "cp"),
+        "ep_comm": _both_ways(work, blocks, "ep"),
+    }
 
 
 def _both_ways(work: Work, blocks: LayerTime, kind: str) -> Floats:
@@ -291,11 +299,16 @@ def _optimizer(work: Work, s: Strategies, c: Constants) -> tuple[Floats, Floats]
     return update, host
 
 
-def price(work: Work, strategies: Strategies, constants: Constants) -> StepTime:
-    """Seconds of one step, equations (1) to (6); shapes broadcast to the strategies'."""
+def price(
+    work: Work, strategies: Strategies, constants: Constants, *, breakdown: bool = True
+) -> StepTime:
+    """Seconds of one step, equations (1) to (6); shapes broadcast to the strategies'.
+
+    Without ``breakdown`` the same total is computed and ``terms`` is empty.
+    """
     s, c = strategies, constants
     wires = links(work, c)
-    ranks = _ranks(work, s, c, wires)
+    ranks = _ranks(work, s, c, wires, breakdown)
     total = ranks.forward + ranks.backward + ranks.weight
     slowest = np.argmax(total, axis=0)
 
@@ -323,20 +336,28 @@ def price(work: Work, strategies: Strategies, constants: Constants) -> StepTime:
     bubble = np.where(s.pp > 1, bubble, 0.0)
     exposed, hidden = _gradients(work, s, c, wires, forward, backward + weight)
     update, host = _optimizer(work, s, c)
-    terms = {name: m * at_slowest(value) for name, value in ranks.terms.items()}
     hidden = at_slowest(hidden)
-    terms["dp_comm"] = at_slowest(exposed)
-    terms["bubble"] = bubble
-    terms["optimizer"] = at_slowest(update)
-    terms["offload"] = terms["offload"] + at_slowest(host)
-    terms["launch"] = terms["launch"] + c.step_s
-    terms["overlap_price"] = terms["overlap_price"] + c.overlap_price * hidden
-    before: Floats = sum(terms.values(), np.zeros(()))
-    terms["straggler"] = before * c.straggler * np.log2(np.maximum(work.machine.n_nodes, 1.0))
+    by_step = {
+        "dp_comm": at_slowest(exposed),
+        "bubble": bubble,
+        "optimizer": at_slowest(update),
+        "offload": at_slowest(host),
+        "launch": np.asarray(c.step_s),
+        "overlap_price": c.overlap_price * hidden,
+    }
+    before = m * busy + sum(by_step.values())
+    straggler = before * c.straggler * np.log2(np.maximum(work.machine.n_nodes, 1.0))
     shape = np.broadcast_shapes(s.shape, before.shape)
-    terms = {name: np.broadcast_to(terms[name], shape) for name in TIME_TERMS}
+    terms: dict[str, Floats] = {}
+    if breakdown:
+        by_step["straggler"] = straggler
+        zero = np.zeros(())
+        for name in TIME_TERMS:
+            per_micro_batch = ranks.terms.get(name)
+            repeated = zero if per_micro_batch is None else m * at_slowest(per_micro_batch)
+            terms[name] = np.broadcast_to(repeated + by_step.get(name, zero), shape)
     return StepTime(
-        total_s=np.broadcast_to(before + terms["straggler"], shape),
+        total_s=np.broadcast_to(before + straggler, shape),
         terms=terms,
         hidden_s=np.broadcast_to(m * at_slowest(ranks.hidden) + hidden, shape),
     )
@@ -362,8 +383,12 @@ def step_cost(
     workload: Workload,
     strategies: Strategies,
     constants: Constants,
+    *,
+    breakdown: bool = True,
 ) -> StepCost:
     """Step time and peak memory of every strategy.
+
+    A sweep that only needs the totals asks for no ``breakdown``: the terms stay empty.
 
     Parameters and result broadcast: columns of shape S in, arrays of shape S out; one
     strategy is a batch of one.  Nothing is raised for an illegal strategy: its numbers
@@ -372,8 +397,8 @@ def step_cost(
     acts = layer_activations(model, workload.framework, strategies, workload.sequence_length)
     kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
     work = step_work(model, cluster, workload, strategies, kept)
-    time = price(work, strategies, constants)
-    memory = memory_cost(model, cluster, workload, strategies, constants)
+    time = price(work, strategies, constants, breakdown=breakdown)
+    memory = memory_cost(model, cluster, workload, strategies, constants, breakdown=breakdown)
     gpus = strategies.world_size
     peak = np.maximum(work.machine.gemm_flop_per_s, 1.0)
     return StepCost(
