@@ -54,7 +54,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cost_models.errors import require_not_negative, require_positive
-from cost_models.units import Floats
+from cost_models.units import Constant, Floats
 
 P2P_BATCH = 8
 """Peers that NCCL serves at a time in an all-to-all."""
@@ -64,15 +64,15 @@ P2P_BATCH = 8
 class Link:
     """What one rank sees of the wire: NVLink inside a domain, or its share of the NICs."""
 
-    latency_s: float
+    latency_s: Constant
     """Of one step between neighbours, software included."""
-    bandwidth_Bps: float
+    bandwidth_Bps: Constant
     """Reached by large messages in one direction, not the number on the box."""
-    half_size_bytes: float = 0.0
+    half_size_bytes: Constant = 0.0
     """Bytes through one wire at which half of the bandwidth is reached."""
-    switch_Bps: float = 0.0
+    switch_Bps: Constant = 0.0
     """Reached by all-reduces made in the switch (NVLS); 0 where it cannot."""
-    launch_s: float = 0.0
+    launch_s: Constant = 0.0
     """Start of the kernel that serves a whole collective."""
 
     def __post_init__(self) -> None:
@@ -90,10 +90,13 @@ def _arrays(*values: ArrayLike) -> tuple[Floats, ...]:
     return tuple(np.asarray(value, dtype=np.float64) for value in values)
 
 
-def _wire_s(carried: Floats, link: Link, bandwidth_Bps: float | None = None) -> Floats:
+def _wire_s(carried: Floats, link: Link) -> Floats:
     """Equation (1): seconds of ``carried`` bytes on one wire, latency aside."""
-    bandwidth = bandwidth_Bps or link.bandwidth_Bps
-    return np.asarray((carried + np.sqrt(link.half_size_bytes * carried)) / bandwidth)
+    return _effective_bytes(carried, link) / link.bandwidth_Bps
+
+
+def _effective_bytes(carried: Floats, link: Link) -> Floats:
+    return carried + np.sqrt(link.half_size_bytes * carried)
 
 
 def _hops(outside: Floats) -> Floats:
@@ -172,10 +175,11 @@ def all_reduce_s(
     chain = np.where(i > 1, _wire_s(2 * S, intra), 0.0)
     tree = 2 * (i - 1) * intra.latency_s + up_and_down + np.maximum(chain, nics)
     best = np.minimum(2 * _gather(S, i, o, intra, inter), tree)
-    if intra.switch_Bps:
-        switch = _wire_s(S * (i + 1) / i, intra, intra.switch_Bps)
+    if np.any(intra.switch_Bps):
+        able = (i > 1) & (np.asarray(intra.switch_Bps) > 0)
+        switch = _effective_bytes(S * (i + 1) / i, intra) / np.where(able, intra.switch_Bps, 1.0)
         in_switch = 2 * intra.latency_s + up_and_down + np.maximum(switch, nics)
-        best = np.where(i > 1, np.minimum(best, in_switch), best)
+        best = np.where(able, np.minimum(best, in_switch), best)
     return _priced(best, S, i * o, intra)
 
 

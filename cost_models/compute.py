@@ -17,10 +17,12 @@ operations and the time are
 
     forward     F = 2 c a s z (d_qk + d_v)                                       (6)
     backward    F = 2 c a s z (3 d_qk + 2 d_v)                                   (7)
-    attention   t = t_0 + F / (f e) (1 + r n_sm / (c a s)) (1 + v [d_qk != d_v]) (8)
+    attention   t = t_0 + F / (f e) (1 + r n_sm / (c a s)) (1 + z_0 / z) (1 + v) (8)
 
 where r is the rows that the last, longest block keeps one SM busy with while the
-others have finished.  Anything else waits for memory: t = t_0 + bytes / (u w).  (9)
+others have finished.  Anything else waits for memory:
+
+    t = t_0 + bytes / (u w)                                                      (9)
 
 ======  ============================================  ===========================
 symbol  meaning                                       name
@@ -35,7 +37,8 @@ k_0     depth that a tile's start and end cost        half_depth
 phi     share of a ragged last wave that is lost      wave_fraction
 sigma   share of the shorter of the two in sight      exposed_fraction
 r       rows of the longest block                     forward_tail, backward_tail
-v       what unequal widths cost                      forward_uneven, ...
+z_0     keys that a block's start and end cost        half_sequence
+v       extra time where d_qk and d_v differ          forward_uneven, ...
 ======  ============================================  ===========================
 
 References
@@ -51,27 +54,27 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cost_models.errors import require_not_negative, require_positive
-from cost_models.units import Floats
+from cost_models.units import Constant, Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmEfficiency:
     """How near a GEMM comes to the data sheet; only ``peak_fraction`` differs much by GPU."""
 
-    peak_fraction: float
+    peak_fraction: Constant
     """Of the peak, for large shapes at the clock that the power limit allows."""
-    memory_fraction: float = 0.9
-    exposed_fraction: float = 0.38
+    memory_fraction: Constant = 0.9
+    exposed_fraction: Constant = 0.38
     """Of the shorter of compute and memory time that does not overlap with the longer."""
-    half_depth: float = 110.0
+    half_depth: Constant = 110.0
     """k at which a tile takes twice the time of its arithmetic."""
-    wave_fraction: float = 0.4
+    wave_fraction: Constant = 0.4
     """Of a ragged last wave that is lost: 1 is full wave quantization, 0 none."""
-    launch_s: float = 2e-6
-    group_s: float = 0.0
+    launch_s: Constant = 2e-6
+    group_s: Constant = 0.0
     """Each further group of a grouped GEMM."""
-    tile_m: float = 128.0
-    tile_n: float = 256.0
+    tile_m: Constant = 128.0
+    tile_n: Constant = 256.0
 
     def __post_init__(self) -> None:
         require_positive(
@@ -95,15 +98,17 @@ class GemmEfficiency:
 class AttentionEfficiency:
     """How near fused attention comes to the data sheet, operations counted under the mask."""
 
-    forward_fraction: float
-    backward_fraction: float
-    forward_tail: float = 128.0
+    forward_fraction: Constant
+    backward_fraction: Constant
+    forward_tail: Constant = 128.0
     """Rows of the longest block: one tile of queries, for which the others wait."""
-    backward_tail: float = 45.0
-    forward_uneven: float = 0.1
+    backward_tail: Constant = 45.0
+    forward_uneven: Constant = 0.1
     """Extra time where keys and values differ in width (MLA)."""
-    backward_uneven: float = 0.2
-    launch_s: float = 3e-6
+    backward_uneven: Constant = 0.2
+    half_sequence: Constant = 0.0
+    """Keys that the start and the end of a block cost."""
+    launch_s: Constant = 3e-6
 
     def __post_init__(self) -> None:
         require_positive(
@@ -117,6 +122,7 @@ class AttentionEfficiency:
             backward_tail=self.backward_tail,
             forward_uneven=self.forward_uneven,
             backward_uneven=self.backward_uneven,
+            half_sequence=self.half_sequence,
             launch_s=self.launch_s,
         )
 
@@ -125,8 +131,8 @@ class AttentionEfficiency:
 class MemoryEfficiency:
     """How near a kernel that only moves bytes comes to the data sheet."""
 
-    memory_fraction: float = 0.75
-    launch_s: float = 3e-6
+    memory_fraction: Constant = 0.75
+    launch_s: Constant = 3e-6
 
     def __post_init__(self) -> None:
         require_positive("memory", memory_fraction=self.memory_fraction)
@@ -232,7 +238,7 @@ def _attention_s(
     rows: Floats, keys: Floats, busy: Floats, tail: Floats, efficiency: AttentionEfficiency
 ) -> Floats:
     """``rows`` of kept scores, ``busy`` seconds per score, ``tail`` rows spent waiting."""
-    seconds = efficiency.launch_s + (rows + tail) * keys * busy
+    seconds = efficiency.launch_s + (rows + tail) * (keys + efficiency.half_sequence) * busy
     return np.where(rows * keys > 0, seconds, 0.0)
 
 
