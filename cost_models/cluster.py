@@ -25,7 +25,13 @@ PRECISIONS = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One accelerator, from its data sheet."""
+    """One accelerator as the scheduler sees it, from its data sheet and driver.
+
+    Raises
+    ------
+    SpecError
+        For a number that is not positive and for a precision that is not known.
+    """
 
     name: str
     vendor: str
@@ -34,12 +40,12 @@ class Gpu:
     peak_flop_per_s: Mapping[str, float]
     """Dense peak by precision, never the sparsity figure; a missing key is not supported."""
     memory_bytes: float
-    """Device memory that the driver reports."""
+    """Device memory that the driver reports (``nvidia-smi``), its own share included."""
     memory_bandwidth_Bps: float
     n_sm: int
     """Streaming multiprocessors or compute units."""
     nvlink_domain: int
-    """GPUs that reach each other without a NIC in the usual box."""
+    """GPUs that reach each other over NVLink or its like in the usual box."""
     gpus_per_node: int
     nvlink_bandwidth_Bps: float
     """Per GPU, one direction."""
@@ -49,6 +55,7 @@ class Gpu:
     """GPU to host memory, one direction."""
     price_usd_per_hour: float | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    """Where each number is from, by field; ``unverified`` where it could not be checked."""
 
     def __post_init__(self) -> None:
         require_positive(
@@ -75,7 +82,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Equal GPUs in NVLink domains, joined by NICs and a fabric."""
+    """Equal GPUs in NVLink domains, joined by NICs and a fabric.
+
+    Raises
+    ------
+    SpecError
+        For a count or bandwidth that is not positive, an ``oversubscription`` below 1 and
+        ``reserved_bytes`` that leave no memory.
+    """
 
     gpu: Gpu
     n_gpus: int
@@ -100,7 +114,7 @@ class Cluster:
             nic_bandwidth_Bps=self.nic_bandwidth_Bps,
         )
         require_not_negative("cluster", reserved_bytes=self.reserved_bytes)
-        if self.oversubscription < 1:
+        if not 1 <= self.oversubscription < float("inf"):
             raise SpecError(f"cluster.oversubscription must be >= 1, got {self.oversubscription}")
         if self.reserved_bytes >= self.gpu.memory_bytes:
             raise SpecError(

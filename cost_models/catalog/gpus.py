@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from cost_models.catalog.cluster_files import POOL, Pool, read_pools
+from cost_models.catalog.cluster_files import POOL, TOO_LARGE, Pool, read_pools
 from cost_models.catalog.files import CATALOG, build, did_you_mean, line_of, names_in, read_toml
 from cost_models.cluster import Cluster, Gpu
 from cost_models.errors import SpecError
 from cost_models.units import GIB
 
+_MAKERS = ("nvidia", "tesla", "amd", "instinct")
 _SAY_N_GPUS = "put n_gpus in the file, or say how many on the command line"
 
 
@@ -31,7 +32,8 @@ def cluster_names() -> tuple[str, ...]:
 def load_gpu(name: str) -> Gpu:
     """The GPU of that name or alias, or the one that a ``.toml`` file describes.
 
-    Case does not matter, nor whether words are joined by ``-``, ``_`` or a space.
+    Case does not matter, nor whether words are joined by ``-``, ``_`` or a space, nor a
+    maker's name in front: drivers say ``NVIDIA H100 80GB HBM3``.
 
     Raises
     ------
@@ -102,7 +104,10 @@ def load_pools(path_or_name: str | Path) -> tuple[Cluster, ...]:
 
 
 def _normalised(name: str) -> str:
-    return "-".join(name.lower().replace("_", " ").replace("-", " ").split())
+    words = name.lower().replace("_", " ").replace("-", " ").split()
+    while len(words) > 1 and words[0] in _MAKERS:
+        words = words[1:]
+    return "-".join(words)
 
 
 @cache
@@ -131,7 +136,10 @@ def _read_gpu(path: Path) -> tuple[Gpu, tuple[str, ...]]:
         inner = table.get(key, {})
         if not isinstance(inner, dict) or not all(isinstance(v, kinds) for v in inner.values()):
             raise SpecError(f"{line_of(path, key)}: {key} must be a table of {expected}")
-    return build(Gpu, table, path), tuple(aliases)
+    try:
+        return build(Gpu, table, path), tuple(aliases)
+    except OverflowError:
+        raise SpecError(f"{path}: {TOO_LARGE}") from None
 
 
 def _cluster_path(path_or_name: str | Path) -> Path | None:
@@ -173,7 +181,10 @@ def _cluster(pool: Pool, n_gpus: int | None = None, gpu: str | None = None) -> C
             f"{pool.where('reserved_gib')}: reserved_gib must be below the "
             f"{device.memory_bytes / GIB:.1f} GiB of {device.name}, got {keys.reserved_gib:g}"
         )
-    return keys.cluster(device, count)
+    try:
+        return keys.cluster(device, count)
+    except SpecError as error:
+        raise SpecError(f"{pool.where()}: {error}") from None
 
 
 def _beside(path: Path, gpu: str) -> str:

@@ -27,7 +27,10 @@ def load_optimizer(name: str) -> Optimizer:
     known = _optimizers()
     word = name.lower().replace("_", "-")
     if word not in known:
-        raise SpecError(f"no optimizer is called {name!r}", hint=did_you_mean(word, known))
+        hint = did_you_mean(word, known)
+        if hint.startswith("known"):
+            hint = did_you_mean(word, optimizer_names())
+        raise SpecError(f"no optimizer is called {name!r}", hint=hint)
     return known[word]
 
 

@@ -1,0 +1,239 @@
+"""The GPU catalog says what makers publish, names its sources and forgives spelling."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cost_models.catalog.gpus import gpu_names, load_gpu
+from cost_models.cluster import Gpu
+from cost_models.errors import SpecError
+
+NOT_NUMBERS = {"name", "vendor", "architecture", "sources"}
+GB = 1e9
+TERA = 1e12
+MIB = 2**20
+
+A_GPU = """\
+name = "toy"
+vendor = "nobody"
+architecture = "toy"
+memory_bytes = 1e9
+memory_bandwidth_Bps = 1e12
+n_sm = 10
+nvlink_domain = 2
+gpus_per_node = 2
+nvlink_bandwidth_Bps = 1e9
+nic_bandwidth_Bps = 1e9
+host_bandwidth_Bps = 1e9
+
+[peak_flop_per_s]
+bf16 = 1e12
+"""
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_every_number_has_a_source(name: str) -> None:
+    """Each file loads under its own name, and no number stands without its source."""
+    gpu = load_gpu(name)
+    numbers = {f.name for f in fields(Gpu)} - NOT_NUMBERS
+    given = {field for field in numbers if getattr(gpu, field) is not None}
+
+    assert gpu.name == name
+    assert set(gpu.sources) == given
+    assert all(len(source) > 10 for source in gpu.sources.values())
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_peaks_are_dense_and_ordered(name: str) -> None:
+    """Both 16-bit formats are alike, fp8 doubles them, and nvfp4 doubles or triples fp8."""
+    peak = load_gpu(name).peak_flop_per_s
+
+    assert peak.get("bf16", peak["fp16"]) == peak["fp16"]
+    if "fp8" in peak:
+        assert peak["fp8"] == pytest.approx(2 * peak["bf16"], rel=1e-3)
+        assert peak.get("mxfp8", peak["fp8"]) == peak["fp8"]
+    if "nvfp4" in peak:
+        assert 2 <= peak["nvfp4"] / peak["fp8"] <= 3
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_the_box_is_one_that_can_be_built(name: str) -> None:
+    """Links in a box are faster than the wire that leaves it, and slower than memory."""
+    gpu = load_gpu(name)
+
+    assert gpu.nic_bandwidth_Bps < gpu.nvlink_bandwidth_Bps < gpu.memory_bandwidth_Bps
+    assert gpu.nvlink_domain % gpu.gpus_per_node == 0 or gpu.gpus_per_node % gpu.nvlink_domain == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tera_flop_per_s"),
+    [
+        ("v100", "fp16", 125),
+        ("a100", "bf16", 312),
+        ("a100-pcie", "bf16", 312),
+        ("h100", "bf16", 989.4),
+        ("h100", "fp8", 1978.9),
+        ("h100-pcie", "bf16", 1513 / 2),  # the data sheet's figure is with sparsity
+        ("h200", "bf16", 1979 / 2),
+        ("h20", "bf16", 148),
+        ("gh200", "bf16", 1979 / 2),
+        ("b200", "bf16", 36_000 / 2 / 8),  # HGX, with sparsity, eight GPUs
+        ("gb200", "mxfp8", 720_000 / 2 / 72),  # NVL72, with sparsity
+        ("gb200", "nvfp4", 1_440_000 / 2 / 72),
+        ("gb300", "nvfp4", 1_080_000 / 72),  # NVL72, dense
+        ("mi250x", "bf16", 383 / 2),  # a package is two GPUs
+        ("mi300x", "bf16", 304 * 4 * 2 * 256 * 2.1e9 / TERA),  # CUs, cores, FMA, clock
+        ("mi355x", "fp8", 256 * 8192 * 2.4e9 / TERA),
+    ],
+)
+def test_peak_matches_the_published_figure(
+    name: str, precision: str, tera_flop_per_s: float
+) -> None:
+    """Dense peaks agree with data sheets, halved where those count sparsity."""
+    assert load_gpu(name).peak_flop_per_s[precision] / TERA == pytest.approx(
+        tera_flop_per_s, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_mib"),
+    [
+        ("a100-40", 40960),
+        ("a100-80", 81920),
+        ("h100", 81559),
+        ("h100-nvl", 95830),
+        ("h200", 143771),
+        ("b200", 183359),
+        ("b300", 275040),
+        ("gb200", 189471),
+        ("gb300", 284208),
+    ],
+)
+def test_memory_is_what_the_driver_reports(name: str, memory_mib: int) -> None:
+    """Memory is the total that nvidia-smi prints, not the number on the box."""
+    assert load_gpu(name).memory_bytes == memory_mib * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "both_directions_gb_per_s", "nic_gbit_per_s"),
+    [
+        ("a100", 600, 200),
+        ("h100", 900, 400),
+        ("h800", 400, 400),
+        ("b200", 1800, 400),
+        ("gb300", 1800, 800),
+        ("mi300x", 896, 400),
+    ],
+)
+def test_links_are_counted_in_one_direction(
+    name: str, both_directions_gb_per_s: float, nic_gbit_per_s: float
+) -> None:
+    """Makers add both directions of a link; the catalog does not."""
+    gpu = load_gpu(name)
+
+    assert gpu.nvlink_bandwidth_Bps == pytest.approx(both_directions_gb_per_s * GB / 2)
+    assert gpu.nic_bandwidth_Bps == pytest.approx(nic_gbit_per_s * GB / 8)
+
+
+@pytest.mark.parametrize(
+    ("precision", "names"),
+    [
+        ("bf16", ["v100"]),
+        ("fp8", ["v100", "a100", "mi250x"]),
+        ("mxfp8", ["a100", "h100", "h200", "h800", "h20", "gh200", "mi300x"]),
+        ("nvfp4", ["h100", "mi355x"]),
+    ],
+)
+def test_unsupported_precisions_are_absent(precision: str, names: list[str]) -> None:
+    """A format that a GPU cannot multiply has no peak there."""
+    for name in names:
+        assert precision not in load_gpu(name).peak_flop_per_s
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("H100-SXM-80GB", "h100-sxm"),  # measured runs
+        ("A100-SXM-80GB", "a100-80"),
+        ("A100-80GB-SXM", "a100-80"),
+        ("GB200-NVL72", "gb200"),
+        ("MI300X", "mi300x"),
+        ("b200", "b200"),  # published recipes
+        ("b300", "b300"),
+        ("gb300", "gb300"),
+        ("h100", "h100-sxm"),
+        ("B200-SXM", "b200"),  # micro-benchmarks
+        ("A100-PCIe-80GB", "a100-80-pcie"),
+        ("A100-SXM-40GB", "a100-40"),
+        ("H200-SXM", "h200"),
+        ("NVIDIA H100 SXM", "h100-sxm"),
+        ("NVIDIA GH200 SXM", "gh200"),
+        ("NVIDIA GB200 SXM", "gb200"),
+        ("AMD MI355X", "mi355x"),
+        ("V100-32GB", "v100-32"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm"),  # drivers
+        ("NVIDIA A100-SXM4-80GB", "a100-80"),
+        ("NVIDIA A100 80GB PCIe", "a100-80-pcie"),
+        ("NVIDIA B300 SXM6 AC", "b300"),
+        ("Tesla V100-SXM2-32GB", "v100-32"),
+        ("AMD Instinct MI300X", "mi300x"),
+        ("h100_sxm", "h100-sxm"),
+    ],
+)
+def test_spellings_in_the_wild_are_found(spelling: str, name: str) -> None:
+    """What runs, recipes and drivers call a GPU leads to it."""
+    assert load_gpu(spelling).name == name
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("h10", "'h100'"), ("mi300xx", "'mi300x'"), ("gb-200", "'gb200'")]
+)
+def test_a_near_miss_is_suggested(word: str, meant: str) -> None:
+    """A typing slip is answered with the nearest name."""
+    with pytest.raises(SpecError, match=f"no GPU is called '{word}'") as error:
+        load_gpu(word)
+
+    assert meant in str(error.value.hint)
+
+
+def test_a_far_miss_lists_the_names() -> None:
+    """Where nothing is near, the names are listed, without their aliases."""
+    with pytest.raises(SpecError) as error:
+        load_gpu("abacus")
+
+    assert error.value.hint == "known: " + ", ".join(gpu_names())
+
+
+def test_a_gpu_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
+    """A path to a file works where a name does; prices and sources may be left out."""
+    path = tmp_path / "toy.toml"
+    path.write_text(A_GPU)
+
+    assert load_gpu(str(path)).peak_flop_per_s == {"bf16": 1e12}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("n_sm = 10", "n_sn = 10", r"toy\.toml:6: unknown key 'n_sn'"),
+        ("n_sm = 10", "n_sm = 'ten'", r"toy\.toml:6: n_sm must be int, got 'ten'"),
+        ("n_sm = 10", "", r"toy\.toml: missing key 'n_sm'"),
+        ("n_sm = 10", "n_sm = 0", r"toy\.toml:6: .*n_sm must be > 0, got 0"),
+        ("n_sm = 10", "n_sm = 1" + 400 * "0", r"toy\.toml: an integer has more digits"),
+        ("bf16 = 1e12", "bf61 = 1e12", r"toy\.toml:\d+: .*unknown precision 'bf61'"),
+        ("bf16 = 1e12", "bf16 = 'fast'", r"toy\.toml:13: peak_flop_per_s must be a table of"),
+        ("name =", "aliases = 'box'\nname =", r"toy\.toml:1: aliases must be a list"),
+        ("[peak_flop_per_s]", "[peak_flop_per_s", r"toy\.toml: not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """The message starts with file and line and says what is wrong in one line."""
+    path = tmp_path / "toy.toml"
+    path.write_text(A_GPU.replace(old, new, 1))
+    with pytest.raises(SpecError, match=message) as error:
+        load_gpu(str(path))
+
+    assert "\n" not in str(error.value)
