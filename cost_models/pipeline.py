@@ -1,24 +1,42 @@
 """Time of one pipeline step and what it keeps in memory, in closed form, per schedule.
 
 One rank's work on one micro-batch is t = F + B + W: forward, gradient of the input,
-gradient of the weights.  With t of the slowest rank and its sum over all ranks, a
-schedule that starts and drains through the whole pipeline takes
+gradient of the weights.  F, B, W and t are the slowest rank's; sum(t) goes over all
+ranks and d = sum(t) / t - 1 is p - 1 where they are equal.  A step takes m * t plus the
+slowest rank's bubble:
 
-    T_1F1B        = sum(t) + (m - 1) * max(t)                                   (1) [1]_
-    T_GPipe       = T_1F1B                                                      (2) [2]_
-    T_interleaved = sum(t) / v + (m - 1 / v) * max(t)                           (3) [1]_
+    1F1B         sum(t) - t                                                    (1) [1]_
+    GPipe        sum(t) - t                                                    (2) [2]_
+    interleaved  (sum(t) - t) / v                                              (3) [1]_
+    ZB-1p        d * (F + B) - min(m - 1, d) * w                               (4) [3]_
+    ZB-2p        max(d * (F + B) - min(m - 1, 2 * d) * w, 0)                   (5) [3]_
+    ZB-V         max(d * (max(F, B, W) - w), start)                            (6)
+    DualPipe     max(d - 1, 0) / 2 * (F + 2 * B - W)                           (7) [5]_
 
-Splitting the backward pass lets W fill the bubble.  With d = sum(t) / max(t) - 1,
-which is p - 1 for equal stages:
+with w = min(F, B, W): a longer W overruns the gap it fills.  (4) and (5) are the Zero
+Bubble paper's (p - 1) * (F + B - W) and (p - 1) * (F + B - 2 * W), once m is large enough.
+(6) is no bubble where F = B = W [3]_ [4]_; the rest of it is fitted to the replay of the
+published order, and ``start`` = max((p-1) (F+B) - W/2 - (m-1) (F+W), (2p-1-m) F / 2) is
+what too few micro-batches leave open.  In (4) to (6) the optimizer does not synchronize
+the ranks, as in the papers: the step is the longest span of one rank.
 
-    T_ZB-1p       = m * max(t) + d * max(F + B - W, 0)                          (4) [3]_
-    T_ZB-2p       = m * max(t) + d * max(F + B - 2 * W, 0)                      (5) [3]_
-    T_ZB-V        = m * max(t) + d / 2 * max(F + B - 2 * W, 0)                  (6) [4]_
-    T_DualPipe    = m * max(t) + max(d - 1, 0) / 2 * max(F + 2 * B - W, 0)      (7) [5]_
+Hops of c each come on top, on the way in and out, and in the steady state wherever a
+schedule leaves no slack to hide them:
 
-(4) to (6) leave the optimizer unsynchronized, as their papers do: the step is the
-longest span of one rank.  One hop to the next stage takes c; the hops lie on the path
-that fills and drains the pipeline.
+    1F1B         2 * (p - 1) + 2 * h,  h = m - 1 - ceil((m - 1) / p)           (8)
+    GPipe        2 * (p - 1)                                                   (9)
+    interleaved  2 * (p * v - 1)                                              (10)
+    ZB-1p        2 * (p - 1) + 2 * min(h, p - 1)                              (11)
+    ZB-2p        2 * (p - 1)                                                  (12)
+    ZB-V         6 * (p - 1)                                                  (13)
+    DualPipe     m * (p - 1) / p + max(2 * p - 4, 1)                          (14)
+
+Where p2p does not overlap, the sender waits as well: a rank between two others sends
+twice per chunk and micro-batch ((15) in :func:`_blocked_1f1b`).
+
+(1) to (5), (7) and (8) to (11) are what the event-driven replay takes when all ranks
+are equal and hops are short; for unequal ranks (1) to (3) are upper bounds, by no more
+than the sum of what the other ranks lack to the slowest.
 
 Symbol  Name here            Unit
 ------  -------------------  ------------------------------------------------
@@ -39,14 +57,36 @@ References
 .. [3] P. Qi et al., "Zero Bubble Pipeline Parallelism," ICLR 2024. arXiv:2401.10241
 .. [4] P. Qi et al., "Pipeline Parallelism with Controllable Memory," NeurIPS 2024.
    arXiv:2405.15362
-.. [5] DeepSeek-AI, "DeepSeek-V3 Technical Report," 2024. arXiv:2412.19437
+.. [5] DeepSeek-AI, "DeepSeek-V3 Technical Report," 2024. arXiv:2412.19437, Table 2:
+   (PP/2 - 1) (F&B + B - 3W), whose B is our B + W, and F&B our F + B + W
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cost_models.strategy import Schedule
 from cost_models.units import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The symbols of the module docstring as arrays that broadcast."""
+
+    m: Floats
+    p: Floats
+    v: Floats
+    F: Floats
+    B: Floats
+    W: Floats
+    t: Floats
+    others: Floats
+    """sum(t) - t"""
+    d: Floats
+    w: Floats
+    h: Floats
 
 
 def pipeline_s(
@@ -60,6 +100,7 @@ def pipeline_s(
     weight_s: ArrayLike,
     all_stages_s: ArrayLike,
     p2p_s: ArrayLike = 0.0,
+    overlap_p2p: ArrayLike = True,
 ) -> tuple[Floats, Floats]:
     """Seconds of the step's pipeline part, and those in which the slowest rank idles.
 
@@ -72,42 +113,90 @@ def pipeline_s(
     (33.0, 9.0)
     """
     code = np.asarray(schedule)
-    m, p, v, forward, backward, weight, stages, hop = (
+    m, p, v, F, B, W, stages, c = (
         np.asarray(x, dtype=np.float64)
-        for x in (
-            n_micro_batches,
-            pp,
-            vpp,
-            forward_s,
-            backward_s,
-            weight_s,
-            all_stages_s,
-            p2p_s,
-        )
+        for x in (n_micro_batches, pp, vpp, forward_s, backward_s, weight_s, all_stages_s, p2p_s)
     )
-    slowest = forward + backward + weight
-    busy = m * slowest
-    fill = stages / slowest - 1
-    v = np.where(code == Schedule.INTERLEAVED, v, 1.0)
-    drained = (stages - slowest) / v
-    half = np.maximum(fill - 1, 0) / 2
-    bubble = np.select(
-        [
-            code == Schedule.ZB_1P,
-            code == Schedule.ZB_2P,
-            code == Schedule.ZB_V,
-            code == Schedule.DUALPIPE,
-        ],
-        [
-            fill * np.maximum(forward + backward - weight, 0),
-            fill * np.maximum(forward + backward - 2 * weight, 0),
-            fill / 2 * np.maximum(forward + backward - 2 * weight, 0),
-            half * np.maximum(forward + 2 * backward - weight, 0),
-        ],
-        default=drained,
-    )
-    bubble = bubble + 2 * (p - 1) * hop
-    return np.asarray(busy + bubble), np.asarray(bubble)
+    t = F + B + W
+    others = np.maximum(stages - t, 0)
+    h = m - 1 - np.ceil((m - 1) / p)
+    w = np.minimum(np.minimum(F, B), W)
+    step = _Step(m, p, v, F, B, W, t, others, others / np.maximum(t, 1e-300), w, h)
+    bubble: Floats = np.zeros(())
+    for one in np.unique(code):
+        mine = _bubble_s(Schedule(int(one)), step, c, overlap_p2p)
+        bubble = np.where(code == one, mine, bubble)
+    total = np.asarray(m * t + bubble)
+    return total, np.broadcast_to(bubble, total.shape)
+
+
+def _bubble_s(schedule: Schedule, s: _Step, hop_s: Floats, overlap_p2p: ArrayLike) -> Floats:
+    """(1) to (7) with the hops, (8) to (15); nothing where there is one rank."""
+    work, hops, blocked = _LAWS[schedule]
+    hidden = work(s) + hops(s) * hop_s
+    if np.all(overlap_p2p):
+        return np.where(s.p > 1, hidden, 0.0)
+    chunks = {Schedule.INTERLEAVED: s.v, Schedule.ZB_V: np.asarray(2.0)}.get(schedule, 1.0)
+    sends = np.minimum(s.p - 1, 2) * chunks * s.m * hop_s
+    waiting = np.maximum(work(s) + blocked(s) * hop_s, sends)
+    bubble = np.where(overlap_p2p, hidden, waiting)
+    return np.where(s.p > 1, bubble, 0.0)
+
+
+def _zb_v_s(s: _Step) -> Floats:
+    """Bubble of (6): the schedule's own, or that of a pipeline not yet full."""
+    longest = np.maximum(np.maximum(s.F, s.B), s.W)
+    few = (s.p - 1) * (s.F + s.B) - s.W / 2 - (s.m - 1) * (s.F + s.W)
+    start = np.maximum(few, (2 * s.p - 1 - s.m) * s.F / 2)
+    return np.asarray(np.maximum(s.d * (longest - s.w), start))
+
+
+def _blocked_1f1b(s: _Step) -> Floats:
+    """Hops of (15): all ranks but the first and last send twice for each micro-batch."""
+    steady = (s.m - 1) * np.minimum(2, s.p - 1) - (s.p > 2)
+    return np.asarray(2 * (s.p - 1) + np.maximum(steady, 0))
+
+
+_Law = Callable[[_Step], Floats]
+
+_LAWS: dict[Schedule, tuple[_Law, _Law, _Law]] = {
+    Schedule._1F1B: (
+        lambda s: s.others,
+        lambda s: 2 * (s.p - 1) + 2 * s.h,
+        _blocked_1f1b,
+    ),
+    Schedule.GPIPE: (
+        lambda s: s.others,
+        lambda s: 2 * (s.p - 1),
+        lambda s: 2 * s.m + 2 * s.p - 4,
+    ),
+    Schedule.INTERLEAVED: (
+        lambda s: s.others / s.v,
+        lambda s: np.where(s.v > 1, 2 * (s.p * s.v - 1), 2 * (s.p - 1) + 2 * s.h),
+        lambda s: np.where(s.v > 1, (2 * s.v - 1) * s.m + 2 * s.p - 3, _blocked_1f1b(s)),
+    ),
+    Schedule.ZB_1P: (
+        lambda s: np.maximum(s.d * (s.F + s.B) - np.minimum(s.m - 1, s.d) * s.w, 0),
+        lambda s: 2 * (s.p - 1) + 2 * np.minimum(s.h, s.p - 1),
+        _blocked_1f1b,
+    ),
+    Schedule.ZB_2P: (
+        lambda s: np.maximum(s.d * (s.F + s.B) - np.minimum(s.m - 1, 2 * s.d) * s.w, 0),
+        lambda s: 2 * (s.p - 1),
+        _blocked_1f1b,
+    ),
+    Schedule.ZB_V: (
+        _zb_v_s,
+        lambda s: 6 * (s.p - 1),
+        lambda s: 4 * s.m + 2 * s.p,
+    ),
+    Schedule.DUALPIPE: (
+        lambda s: np.maximum(s.d - 1, 0) / 2 * np.maximum(s.F + 2 * s.B - s.W, 0),
+        lambda s: s.m * (s.p - 1) / s.p + np.maximum(2 * s.p - 4, 1),
+        lambda s: 2 * s.m + 2 * s.p - 4,
+    ),
+}
+"""Bubble without hops [s]; hops that no work hides; the same where the sender waits."""
 
 
 def in_flight(
@@ -119,8 +208,11 @@ def in_flight(
 ) -> Floats:
     """Micro-batches' worth of one rank's activations held at the peak on rank ``stage``.
 
-    Interleaving counts whole micro-batches too: its warm-up holds
-    2 * (p - stage - 1) + (v - 1) * p + 1 chunks of 1 / v micro-batch each.
+    An activation counts until W has used it.  Zero Bubble ranks all hold the same, since
+    those that hear of the first backward early put off W instead [3]: p, or 2 * p under
+    ZB-2p.  DualPipe holds p + 1 of one copy's stages.  Interleaving counts whole
+    micro-batches too: its warm-up holds 2 * (p - stage - 1) + (v - 1) * p + 1 chunks of
+    1 / v micro-batch each.
 
     >>> in_flight(Schedule._1F1B, 8, 4, 1, [0, 1, 2, 3]).tolist()
     [4.0, 3.0, 2.0, 1.0]
@@ -129,24 +221,16 @@ def in_flight(
     """
     code = np.asarray(schedule)
     m, p, v, s = (np.asarray(x, dtype=np.float64) for x in (n_micro_batches, pp, vpp, stage))
-    interleaved = (code == Schedule.INTERLEAVED) & (v > 1)
-    held = np.select(
-        [
-            interleaved,
-            code == Schedule.GPIPE,
-            code == Schedule.ZB_1P,
-            code == Schedule.ZB_2P,
-            code == Schedule.ZB_V,
-            code == Schedule.DUALPIPE,
-        ],
-        [
-            (2 * (p - s - 1) + (v - 1) * p + 1) / np.maximum(v, 1),
-            m + 0 * s,
-            p + 0 * s,
-            2 * p - 1 + 0 * s,
-            p + 0 * s,
-            p + 1 + 0 * s,
-        ],
-        default=p - s,
-    )
-    return np.asarray(np.where(p > 1, np.minimum(held, m), 1.0))
+    chunks = 2 * (p - s - 1) + (v - 1) * p + 1
+    held: Floats = p - s
+    for one, many in (
+        (Schedule.INTERLEAVED, np.where(v > 1, chunks / np.maximum(v, 1), p - s)),
+        (Schedule.GPIPE, m),
+        (Schedule.ZB_1P, p),
+        (Schedule.ZB_2P, 2 * p),
+        (Schedule.ZB_V, p),
+        (Schedule.DUALPIPE, p + 1),
+    ):
+        if (code == one).any():
+            held = np.where(code == one, many, held)
+    return np.asarray(np.where(p > 1, np.minimum(held, m), np.minimum(m, 1.0)) + 0 * s)
