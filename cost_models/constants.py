@@ -27,7 +27,6 @@ class Constants:
     """Passes over a GEMM's inputs to cast them to 8 bits or fewer."""
     attention_forward_fraction: Constant = 0.6
     attention_backward_fraction: Constant = 0.5
-    attention_half_sequence: Constant = 256.0
     memory_fraction: Constant = 0.8
     """Share of the memory bandwidth that other kernels reach."""
     memory_passes: Constant = 1.0

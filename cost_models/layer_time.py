@@ -156,7 +156,6 @@ class Kernels:
         self._attention = AttentionEfficiency(
             forward_fraction=c.attention_forward_fraction,
             backward_fraction=c.attention_backward_fraction,
-            half_sequence=c.attention_half_sequence,
             launch_s=c.kernel_launch_s,
         )
         self._memory = MemoryEfficiency(

@@ -1,0 +1,50 @@
+"""Training frameworks, found by name or alias."""
+
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from cost_models.catalog.files import CATALOG, build, did_you_mean, names_in, read_toml
+from cost_models.errors import SpecError
+from cost_models.framework import Framework
+
+DEFAULT_FRAMEWORK = "megatron-lm"
+
+
+def framework_names() -> tuple[str, ...]:
+    """Names of the catalog's frameworks, sorted, without their aliases."""
+    return names_in("frameworks")
+
+
+@cache
+def _index() -> MappingProxyType[str, str]:
+    index: dict[str, str] = {}
+    for name in framework_names():
+        table = read_toml(CATALOG / "frameworks" / f"{name}.toml")
+        for word in (name, *table.get("aliases", ())):
+            index[word.lower()] = name
+    return MappingProxyType(index)
+
+
+@cache
+def load_framework(name: str) -> Framework:
+    """The framework of that name or alias, whatever the case.
+
+    What follows a semicolon is left out: logs append details there.
+
+    Raises
+    ------
+    SpecError
+        For an unknown name, with a near miss.
+
+    >>> load_framework("NeMo 25.04").name
+    'megatron-bridge'
+    """
+    word = name.split(";")[0].strip().lower()
+    index = _index()
+    if word not in index:
+        raise SpecError(f"no framework is called {name!r}", hint=did_you_mean(word, index))
+    path = CATALOG / "frameworks" / f"{index[word]}.toml"
+    table: dict[str, Any] = read_toml(path)
+    table.pop("aliases", None)
+    return build(Framework, table, path)
