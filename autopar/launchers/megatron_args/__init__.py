@@ -1,0 +1,1 @@
+"""What Megatron's launchers call our knobs, shared by Megatron-LM and Megatron-Bridge."""
