@@ -11,7 +11,7 @@ slowest rank's bubble:
     ZB-1p        d * (F + B) - min(m - 1, d) * w                               (4) [3]_
     ZB-2p        max(d * (F + B) - min(m - 1, 2 * d) * w, 0)                   (5) [3]_
     ZB-V         max(d * (max(F, B, W) - w), start)                            (6)
-    DualPipe     max(d - 1, 0) / 2 * (F + 2 * B - W)                           (7) [5]_
+    DualPipe     max(d - 1, 0) / 2 * (F + B + max(F, B) - w)                   (7) [5]_
 
 with w = min(F, B, W): a longer W overruns the gap it fills.  (4) and (5) are the Zero
 Bubble paper's (p - 1) * (F + B - W) and (p - 1) * (F + B - 2 * W), once m is large enough.
@@ -58,7 +58,8 @@ References
 .. [4] P. Qi et al., "Pipeline Parallelism with Controllable Memory," NeurIPS 2024.
    arXiv:2405.15362
 .. [5] DeepSeek-AI, "DeepSeek-V3 Technical Report," 2024. arXiv:2412.19437, Table 2:
-   (PP/2 - 1) (F&B + B - 3W), whose B is our B + W, and F&B our F + B + W
+   (PP/2 - 1) (F&B + B - 3W), whose B is our B + W, F&B our F + B + W,
+   and F not longer than B
 """
 
 from collections.abc import Callable
@@ -191,7 +192,7 @@ _LAWS: dict[Schedule, tuple[_Law, _Law, _Law]] = {
         lambda s: 4 * s.m + 2 * s.p,
     ),
     Schedule.DUALPIPE: (
-        lambda s: np.maximum(s.d - 1, 0) / 2 * np.maximum(s.F + 2 * s.B - s.W, 0),
+        lambda s: np.maximum(s.d - 1, 0) / 2 * (s.F + s.B + np.maximum(s.F, s.B) - s.w),
         lambda s: s.m * (s.p - 1) / s.p + np.maximum(2 * s.p - 4, 1),
         lambda s: 2 * s.m + 2 * s.p - 4,
     ),

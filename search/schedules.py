@@ -86,13 +86,15 @@ def n_stages(schedule: Schedule, pp: int, n_chunks: int) -> int:
 def fixed_order(schedule: Schedule, n_micro_batches: int, pp: int, n_chunks: int) -> list[Ints]:
     """One order per rank, for the schedules whose order does not depend on times.
 
+    One rank alone has nobody to wait for: it takes one micro-batch after the other.
+
     >>> order = fixed_order(Schedule._1F1B, 3, 2, 1)[0]
     >>> " ".join(f"{Kind(kind).name}{micro_batch}" for kind, _, micro_batch in order)
     'F0 F1 BW0 F2 BW1 BW2'
     """
     if schedule == Schedule.DUALPIPE:
         return [_dualpipe(n_micro_batches, pp, rank) for rank in range(pp)]
-    if schedule == Schedule.GPIPE:
+    if schedule == Schedule.GPIPE and pp > 1:
         return [one_f_one_b(n_micro_batches, n_micro_batches, Kind.BW)] * pp
     if n_chunks == 1:
         return [one_f_one_b(n_micro_batches, pp - rank, Kind.BW) for rank in range(pp)]

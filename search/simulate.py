@@ -282,7 +282,7 @@ def simulate(pipeline: Pipeline) -> Simulation:
     (33.0, [4.0, 3.0, 2.0, 1.0])
     """
     chains = _chains(pipeline)
-    if pipeline.schedule in SPLIT:
+    if pipeline.schedule in SPLIT and pipeline.pp > 1:
         orders = zero_bubble_orders(
             chains,
             activation_bytes=np.asarray(pipeline.activation_bytes),
