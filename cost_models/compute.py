@@ -66,9 +66,9 @@ class GemmEfficiency:
     memory_fraction: Constant = 0.9
     exposed_fraction: Constant = 0.38
     """Of the shorter of compute and memory time that does not overlap with the longer."""
-    half_depth: Constant = 110.0
+    half_depth: Constant = 118.0
     """k at which a tile takes twice the time of its arithmetic."""
-    wave_fraction: Constant = 0.4
+    wave_fraction: Constant = 0.24
     """Of a ragged last wave that is lost: 1 is full wave quantization, 0 none."""
     launch_s: Constant = 2e-6
     group_s: Constant = 0.0
