@@ -28,6 +28,7 @@ from benchmarks.micro_rows import (
     gemms,
     grouped_gemms,
     matmul_ceilings,
+    memory_bandwidths,
 )
 from benchmarks.robust import Values, errors, fit, rounded
 from cost_models.catalog.files import CATALOG
@@ -213,7 +214,7 @@ def gemm_section() -> dict[str, Any]:
         groups = fit_groups(name, common, peak)
         section[name] = {
             "peak_fraction": rounded(peak),
-            "group_s": round(groups.pop("group_s"), 8),
+            "group_s": rounded(groups.pop("group_s")),
             "error": {
                 "rows": rows.m.size,
                 "short_loop_peak_fraction": rounded(short),
@@ -258,11 +259,24 @@ def attention_section() -> dict[str, Any]:
     return section
 
 
+def memory_section() -> dict[str, Any]:
+    """Share of the memory bandwidth by kind of kernel, as measured."""
+    section: dict[str, Any] = {}
+    for name, device in DEVICES.items():
+        bandwidth = gpu_of(name).memory_bandwidth_Bps
+        section[name] = {
+            operation: rounded(reached / bandwidth)
+            for operation, reached in memory_bandwidths(device).items()
+        }
+    return section
+
+
 def main() -> None:
     """Fit everything, write the file and show it."""
     document = {
         "gemm": gemm_section(),
         "attention": attention_section(),
+        "memory": memory_section(),
         "links": link_section(),
     }
     text = HEADER + tomli_w.dumps(document)

@@ -148,3 +148,10 @@ def matmul_ceilings() -> dict[str, dict[str, float]]:
     for device, dtype, share in zip(table["device"], table["dtype"], best / sheet, strict=True):
         ceilings.setdefault(str(device), {})[str(dtype)] = float(share)
     return ceilings
+
+
+def memory_bandwidths(device: str) -> dict[str, float]:
+    """Bytes per second reached by kernels that only move bytes, by what they do."""
+    table = read("memory", lambda row: row["device"] == device)
+    (reached,) = numbers(table, "gbyte_per_s")
+    return dict(zip(map(str, table["operation"]), map(float, reached * GB), strict=True))

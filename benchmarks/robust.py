@@ -9,6 +9,8 @@ from cost_models.units import Floats
 
 Values = Mapping[str, float]
 Start = Mapping[str, tuple[float, ...]]
+TINY = 1e-9
+"""Below every constant that means something in SI units."""
 
 
 def fit(start: Start, residuals: Callable[[Values], Floats]) -> Values:
@@ -34,7 +36,7 @@ def fit(start: Start, residuals: Callable[[Values], Floats]) -> Values:
 
 def rounded(value: float) -> float:
     """Three digits: what the rows can tell, and what every machine agrees on."""
-    return float(f"{value:.3g}")
+    return float(f"{value:.3g}") if abs(value) > TINY else 0.0
 
 
 def errors(residual: Floats, prefix: str = "") -> dict[str, float]:
