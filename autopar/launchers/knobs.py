@@ -1,0 +1,193 @@
+"""Which knobs of a strategy matter, and which of them a launcher's files leave unsaid."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+
+from autopar.launchers.plan import Plan
+from cost_models.errors import SpecError
+from cost_models.model import ModelSpec
+from cost_models.strategy import (
+    ContextParallel,
+    Label,
+    Order,
+    Recompute,
+    Schedule,
+    Sharding,
+    Strategy,
+)
+from cost_models.units import GIB
+
+UNSAID: Mapping[str, str] = {
+    "activation_offload": "it has no switch for it",
+    "optimizer_offload": "it has no switch for it",
+    "overlap_grad_reduce": "it has no switch for it",
+    "overlap_param_gather": "it has no switch for it",
+    "overlap_tp": "it has no switch for it",
+    "overlap_ep": "it has no switch for it",
+    "overlap_p2p": "it has no switch for it",
+    "order": "its placement of the dimensions is fixed",
+    "recompute_layers": "it recomputes all layers or none",
+    "stage_layers": "it deals the layers to the stages by itself",
+}
+"""Reasons that hold for every launcher without a better one."""
+
+
+def effective(strategy: Strategy, model: ModelSpec | None = None) -> Strategy:
+    """The same layout with the knobs that have no effect in it at their defaults.
+
+    >>> effective(Strategy(dp=8, schedule=Schedule.ZB_1P, cp_comm=ContextParallel.A2A))
+    ... # doctest: +ELLIPSIS
+    Strategy(dp=8, ..., schedule=<Schedule._1F1B: 0>, ..., cp_comm=<ContextParallel.P2P: 0>, ...)
+    """
+    s, idle = strategy, Strategy()
+    changes: dict[str, object] = {}
+
+    def reset(*names: str) -> None:
+        changes.update({name: getattr(idle, name) for name in names})
+
+    if s.pp == 1:
+        reset("vpp", "schedule", "overlap_p2p", "stage_layers")
+    elif s.schedule == Schedule.INTERLEAVED and s.vpp == 1:
+        changes["schedule"] = Schedule._1F1B
+    elif s.schedule == Schedule._1F1B and s.vpp > 1:
+        changes["schedule"] = Schedule.INTERLEAVED
+    if s.pp == 1 or s.dp == 1:
+        changes["order"] = Order.TP_CP_EP_DP_PP
+    if s.tp == 1:
+        reset("sequence_parallel", "overlap_tp")
+    if s.cp == 1:
+        changes["cp_comm"] = ContextParallel.P2P
+    if s.ep == 1:
+        reset("overlap_ep")
+    if model is not None and not model.is_moe:
+        reset("etp")
+    if s.recompute != Recompute.FULL:
+        reset("recompute_layers")
+    sharding = s.sharding
+    if s.dp * s.cp == 1 or (sharding == Sharding.HSDP and s.dp_shard * s.cp == 1):
+        sharding = Sharding.NONE
+    elif sharding == Sharding.HSDP and s.dp_shard == s.dp:
+        sharding = Sharding.FSDP
+    changes["sharding"] = sharding
+    if sharding == Sharding.NONE:
+        reset("dp_shard")
+        changes["overlap_param_gather"] = False
+    elif sharding != Sharding.HSDP:
+        changes["dp_shard"] = s.dp
+    if sharding not in (Sharding.FSDP, Sharding.HSDP):
+        reset("reshard_after_forward")
+    if s.dp * s.cp == 1:
+        reset("overlap_grad_reduce")
+    return s.with_(**changes)
+
+
+def not_expressed(
+    wanted: Strategy,
+    said: Strategy,
+    reasons: Mapping[str, str],
+    model: ModelSpec | None = None,
+) -> tuple[str, ...]:
+    """What the plan asks for and the files do not say, each as ``knob value: reason``.
+
+    ``said`` is what the launcher's own reader makes of the files: a knob is expressed
+    exactly where it comes back.
+    """
+    return tuple(_differences(effective(wanted, model), effective(said, model), reasons))
+
+
+def _differences(wanted: Strategy, said: Strategy, reasons: Mapping[str, str]) -> Iterator[str]:
+    for name in (f.name for f in fields(Strategy)):
+        asked, got = getattr(wanted, name), getattr(said, name)
+        if asked != got:
+            reason = reasons.get(name) or UNSAID.get(name, "it has no field for it")
+            yield f"{name} {shown(asked)}, runs as {shown(got)}: {reason}"
+
+
+def shown(value: object) -> str:
+    """A knob's value as people write it.
+
+    >>> shown(Sharding.ZERO1), shown((20, 20, 22, 18)), shown(None), shown(True)
+    ('zero1', '20,20,22,18', 'even', 'on')
+    """
+    if isinstance(value, Label | Recompute):
+        return value.label
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "even" if value is None else f"{value}"
+
+
+def refuse(launcher: str, knob: str, value: object, closest: str) -> SpecError:
+    """The error for a layout that ``launcher`` cannot run at all."""
+    return SpecError(
+        f"strategy.{knob} {shown(value)} cannot be expressed for {launcher}",
+        hint=f"the closest that can: {closest}",
+    )
+
+
+def microbatches(plan: Plan) -> int:
+    """Micro-batches of one step on each data-parallel rank; raises SpecError where uneven."""
+    strategy, batch = plan.strategy, plan.workload.global_batch_size
+    share = strategy.dp * strategy.micro_batch_size
+    if batch % share:
+        raise SpecError(
+            f"strategy.micro_batch_size {strategy.micro_batch_size} times dp {strategy.dp} "
+            f"must divide the global batch of {batch}"
+        )
+    return batch // share
+
+
+def checked_stages(plan: Plan) -> tuple[int, ...] | None:
+    """``stage_layers`` where they count; raises SpecError unless they make up the model."""
+    strategy = plan.strategy
+    if strategy.stage_layers is None or strategy.pp == 1:
+        return None
+    chunks, layers = strategy.pp * strategy.vpp, plan.model.n_layers
+    if len(strategy.stage_layers) != chunks or sum(strategy.stage_layers) != layers:
+        raise SpecError(
+            f"strategy.stage_layers must be {chunks} numbers that add up to {layers} layers, "
+            f"got {shown(strategy.stage_layers)}"
+        )
+    return strategy.stage_layers
+
+
+def heading(plan: Plan, targets: str, unsaid: tuple[str, ...]) -> list[str]:
+    """Lines for the top of a file: what it is for, what is predicted, what is left out.
+
+    Names come from files, so every character that could end a line is escaped.
+    """
+    strategy, workload = plan.strategy, plan.workload
+    lines = [
+        f"Written by autopar for {targets}.",
+        f"{printable(plan.model.name)} on {strategy.world_size} x "
+        f"{printable(plan.cluster.gpu.name)}: global batch {workload.global_batch_size}, "
+        f"sequence {workload.sequence_length}.",
+    ]
+    p = plan.prediction
+    if p is None:
+        lines.append("Predicted: nothing.")
+    else:
+        step = f"step {p.step_time_s:.4g} s"
+        if p.step_time_low_s is not None and p.step_time_high_s is not None:
+            step += f" ({p.step_time_low_s:.4g} to {p.step_time_high_s:.4g})"
+        memory = f"memory {p.memory_bytes / GIB:.4g} GiB"
+        if p.memory_low_bytes is not None and p.memory_high_bytes is not None:
+            memory += f" ({p.memory_low_bytes / GIB:.4g} to {p.memory_high_bytes / GIB:.4g})"
+        lines.append(f"Predicted: {step}, {memory} per GPU.")
+    lines += [f"Not expressed: {printable(item)}." for item in unsaid]
+    return lines
+
+
+def comments(lines: Iterable[str]) -> list[str]:
+    """``lines`` as comments of Python, YAML or a shell."""
+    return [f"# {printable(line)}" for line in lines]
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line, whatever is in it.
+
+    >>> printable("70b\nrm -rf")
+    '70b\\nrm -rf'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
