@@ -16,6 +16,11 @@ from cost_models.errors import SpecError
 LAUNCHERS: Mapping[str, str] = {
     "megatron": "autopar.launchers.megatron",
     "megatron-bridge": "autopar.launchers.megatron_bridge",
+    "torchtitan": "autopar.launchers.torchtitan",
+    "deepspeed": "autopar.launchers.deepspeed",
+    "accelerate": "autopar.launchers.accelerate",
+    "nanotron": "autopar.launchers.nanotron",
+    "maxtext": "autopar.launchers.maxtext",
 }
 """Module of each launcher."""
 
