@@ -98,7 +98,7 @@ def strategy_of(fields: Document, model: ModelSpec | None) -> Strategy:
     comms = {name: comm for comm, name in CP_STRATEGIES.items()}
     knobs["cp_comm"] = fields.choice("context_parallel_strategy", comms, "all_gather")
     knobs["precision"] = _precision(fields)
-    knobs |= _kept(fields)
+    knobs |= _kept(fields, model)
     offload = fields.flag("optimizer_memory_host_offload", default=False)
     knobs["optimizer_offload"] = 1.0 if offload else 0.0
     return effective(Strategy(**knobs), model)
@@ -142,7 +142,7 @@ def _precision(fields: Document) -> Precision:
     return Precision.FP16 if half and precision == Precision.BF16 else precision
 
 
-def _kept(fields: Document) -> dict[str, Any]:
+def _kept(fields: Document, model: ModelSpec | None) -> dict[str, Any]:
     policies: dict[str, str] = {name: name for name in (*POLICIES, "custom")}
     policy = fields.choice("remat_policy", policies, "full")
     if policy != "custom":
@@ -152,6 +152,8 @@ def _kept(fields: Document) -> dict[str, Any]:
     for module, names in REMAT_TENSORS.items():
         again = [fields.choice(n, {"remat": 1, "device": 0, "offload": 0}, "remat") for n in names]
         recompute |= module if all(again) else Recompute.NONE
+    if model is None or not model.is_moe:
+        recompute &= ~Recompute.MOE
     return {"recompute": recompute}
 
 
