@@ -1,0 +1,188 @@
+"""What ``import autopar`` offers: search, estimate and explain, by names or by specs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autopar.inputs import (
+    as_cluster,
+    as_framework,
+    as_model,
+    as_precision,
+    as_space,
+    as_workload,
+    constants_for,
+)
+from cost_models.cluster import Cluster
+from cost_models.constants import Constants
+from cost_models.errors import SpecError
+from cost_models.framework import Framework, Optimizer
+from cost_models.model import ModelSpec
+from cost_models.strategy import Precision, Strategy
+from cost_models.workload import Workload
+from search.plan import Method, price_strategies, search_strategies
+from search.result import Priced, SearchResult
+from search.rules import Problem, broken_rules
+from search.space import Space
+
+
+def search(
+    model: ModelSpec | str = "70b",
+    gpus: int | None = None,
+    *,
+    gpu: str | None = None,
+    cluster: Cluster | str | Path | None = None,
+    seq_len: int | None = None,
+    global_batch: int | None = None,
+    tokens_per_batch: float | None = None,
+    precision: Precision | str | None = None,
+    optimizer: Optimizer | str = "adamw",
+    framework: Framework | str = "megatron-lm",
+    space: Space | str = "core",
+    fixed: Mapping[str, Any] | None = None,
+    launcher: str = "megatron",
+    constants: Constants | None = None,
+    seed: int = 0,
+    top: int | None = None,
+    method: Method = "auto",
+    progress: Callable[[float], None] | None = None,
+) -> SearchResult:
+    """The Pareto frontier of memory against step time for one model on one cluster.
+
+    Names stand for specs everywhere: ``search("70b", 512, gpu="h100")``.  ``fixed``
+    narrows axes of the space: ``fixed={"tp": "4,8", "sharding": "zero1"}``.
+
+    Raises
+    ------
+    SpecError
+        For words that are not known and numbers that cannot be.
+    """
+    spec = as_model(model)
+    machine = as_cluster(cluster, gpu, gpus)
+    recipe = as_framework(framework)
+    workload = as_workload(
+        spec,
+        machine,
+        seq_len=seq_len,
+        global_batch=global_batch,
+        tokens_per_batch=tokens_per_batch,
+        optimizer=optimizer,
+        framework=recipe,
+    )
+    problem = Problem.of(spec, machine, workload, launcher)
+    chosen = as_space(space, problem, as_precision(precision, machine), fixed)
+    return search_strategies(
+        spec,
+        machine,
+        workload,
+        chosen,
+        constants or constants_for(machine, recipe),
+        launcher=launcher,
+        seed=seed,
+        top=top,
+        method=method,
+        progress=progress,
+    )
+
+
+def _strategy(strategy: Strategy | Mapping[str, Any]) -> Strategy:
+    return strategy if isinstance(strategy, Strategy) else Strategy.from_json(strategy)
+
+
+def _problem(
+    model: ModelSpec | str, strategy: Strategy, launcher: str, **words: Any
+) -> tuple[Problem, Strategy]:
+    """The problem that a strategy is an answer to; it says how many GPUs where nobody does."""
+    spec = as_model(model)
+    gpus = words.pop("gpus")
+    cluster = words.pop("cluster")
+    machine = as_cluster(cluster, words.pop("gpu"), strategy.world_size if gpus is None else gpus)
+    workload = as_workload(spec, machine, **words)
+    return Problem.of(spec, machine, workload, launcher), strategy
+
+
+def estimate(
+    model: ModelSpec | str,
+    strategy: Strategy | Mapping[str, Any],
+    *,
+    gpus: int | None = None,
+    gpu: str | None = None,
+    cluster: Cluster | str | Path | None = None,
+    seq_len: int | None = None,
+    global_batch: int | None = None,
+    tokens_per_batch: float | None = None,
+    optimizer: Optimizer | str = "adamw",
+    framework: Framework | str = "megatron-lm",
+    launcher: str = "any",
+    constants: Constants | None = None,
+) -> Priced:
+    """One strategy's step time and memory, each with its breakdown.
+
+    ``strategy`` is a :class:`Strategy` or a mapping of its short keys.  The GPUs are as
+    many as the strategy uses unless ``gpus`` says otherwise.
+    """
+    problem, one = _problem(
+        model,
+        _strategy(strategy),
+        launcher,
+        gpus=gpus,
+        gpu=gpu,
+        cluster=cluster,
+        seq_len=seq_len,
+        global_batch=global_batch,
+        tokens_per_batch=tokens_per_batch,
+        optimizer=optimizer,
+        framework=framework,
+    )
+    if one.world_size != problem.cluster.n_gpus:
+        raise SpecError(
+            f"the strategy uses {one.world_size} GPUs (dp {one.dp} x tp {one.tp} x pp {one.pp} "
+            f"x cp {one.cp}), but there are {problem.cluster.n_gpus}"
+        )
+    numbers = constants or constants_for(problem.cluster, problem.workload.framework)
+    return price_strategies(problem, [one], numbers)[0]
+
+
+def explain(
+    model: ModelSpec | str,
+    strategy: Strategy | Mapping[str, Any],
+    *,
+    gpus: int | None = None,
+    gpu: str | None = None,
+    cluster: Cluster | str | Path | None = None,
+    seq_len: int | None = None,
+    global_batch: int | None = None,
+    tokens_per_batch: float | None = None,
+    optimizer: Optimizer | str = "adamw",
+    framework: Framework | str = "megatron-lm",
+    launcher: str = "megatron",
+) -> list[str]:
+    """Every rule that the strategy breaks, ``name: why`` with its numbers; none where legal."""
+    problem, one = _problem(
+        model,
+        _strategy(strategy),
+        launcher,
+        gpus=gpus,
+        gpu=gpu,
+        cluster=cluster,
+        seq_len=seq_len,
+        global_batch=global_batch,
+        tokens_per_batch=tokens_per_batch,
+        optimizer=optimizer,
+        framework=framework,
+    )
+    return [f"{rule.name}: {why}" for rule, why in broken_rules(problem, one)]
+
+
+__all__ = [
+    "Cluster",
+    "ModelSpec",
+    "Priced",
+    "SearchResult",
+    "SpecError",
+    "Strategy",
+    "Workload",
+    "estimate",
+    "explain",
+    "search",
+]
