@@ -7,6 +7,7 @@ kernels that are there.
 """
 
 import contextlib
+import copy
 import importlib
 import io
 import json
@@ -31,7 +32,7 @@ def prepare() -> tuple[Any, Any]:
     properties.name = "NVIDIA H100"
     torch.cuda.get_device_capability = lambda *_a, **_k: (9, 0)
     torch.cuda.get_device_properties = lambda *_a, **_k: properties
-    arguments = importlib.import_module("megatron.training.arguments")
+    arguments: Any = importlib.import_module("megatron.training.arguments")
     training = importlib.import_module("megatron.training.training")
     importlib.import_module("logging").disable()
     modules: list[Any] = [
@@ -42,6 +43,16 @@ def prepare() -> tuple[Any, Any]:
     for module in modules:
         if hasattr(module, "is_te_min_version"):
             module.is_te_min_version = lambda *_a, **_k: True
+    # making the parser takes longer than all the rest: one serves for every case
+    build = arguments.add_megatron_arguments
+    parsers: list[Any] = []
+
+    def parser_once(parser: Any) -> Any:
+        if not parsers:
+            parsers.append(build(parser))
+        return parsers[0]
+
+    arguments.add_megatron_arguments = parser_once
     rope: Any = importlib.import_module("megatron.core.models.common.embeddings.rope_utils")
     rope.fused_apply_rotary_pos_emb = rope.fused_apply_rotary_pos_emb or mock.Mock()
     moe = importlib.import_module("megatron.core.transformer.moe.moe_utils")
@@ -60,7 +71,7 @@ def verdict(case: dict[str, Any], arguments: Any, training: Any) -> dict[str, An
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            args = arguments.parse_args()
+            args = copy.deepcopy(arguments.parse_args())
             stage = "validate_args"
             args = arguments.validate_args(args)
             stage = "config"
@@ -161,13 +172,38 @@ def _stage_layers(args: Any, config: Any) -> list[int]:
     return layers
 
 
+def wrong_rows(rows: list[list[Any]], arguments: Any) -> list[str]:
+    """Those of our (name, flag, kind, default) that the parser knows differently."""
+    argparse = importlib.import_module("argparse")
+    parser = arguments.add_megatron_arguments(argparse.ArgumentParser(allow_abbrev=False))
+    known = {flag: action for action in parser._actions for flag in action.option_strings}
+    wrong = []
+    for name, flag, kind, default in rows:
+        action = known.get(flag)
+        if action is None:
+            wrong.append(f"{flag}: no such flag")
+            continue
+        expected = default if kind not in ("on", "off") else kind == "off"
+        same = str(action.default) == str(expected)
+        switch = action.nargs == 0
+        if action.dest != name or not same or switch != (kind in ("on", "off")):
+            wrong.append(f"{flag}: {action.dest}, default {action.default!r}, nargs {action.nargs}")
+    return wrong
+
+
 def main() -> None:
     """Answer until the input ends."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     arguments, training = prepare()
     for line in sys.stdin:
-        out.write(json.dumps(verdict(json.loads(line), arguments, training)) + "\n")
+        case = json.loads(line)
+        answer = (
+            {"wrong": wrong_rows(case["table"], arguments)}
+            if "table" in case
+            else verdict(case, arguments, training)
+        )
+        out.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

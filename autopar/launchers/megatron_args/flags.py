@@ -115,7 +115,6 @@ PARALLEL = (
     _row("global_batch_size", "int"),
     _row("use_distributed_optimizer", "on"),
     _row("use_megatron_fsdp", "on"),
-    _row("use_custom_fsdp", "on"),
     _row("data_parallel_sharding_strategy", "str", "optim_grads_params"),
     _row("use_torch_fsdp2", "on"),
     _row(
@@ -166,7 +165,12 @@ OPTIMIZER = (
     ),
 )
 
-ARGUMENTS: Mapping[str, Argument] = {a.name: a for a in (*MODEL, *DATA, *PARALLEL, *OPTIMIZER)}
+LEGACY = (_row("use_custom_fsdp", "on"),)
+"""Read in old scripts, never written."""
+
+ARGUMENTS: Mapping[str, Argument] = {
+    a.name: a for a in (*MODEL, *DATA, *PARALLEL, *OPTIMIZER, *LEGACY)
+}
 _BY_FLAG: Mapping[str, Argument] = {a.flag: a for a in ARGUMENTS.values()}
 
 

@@ -94,7 +94,7 @@ def write_precision(plan: Plan) -> tuple[Values, tuple[str, ...]]:
         values["grad_reduce_in_bf16"] = True
     missing = []
     moments = _MOMENTS.get(optimizer.moments_bytes)
-    if moments and s.sharding != Sharding.NONE:
+    if moments and (s.sharding != Sharding.NONE or s.dp * s.cp == 1):
         values["exp_avg_dtype"], values["exp_avg_sq_dtype"] = moments
         values["use_precision_aware_optimizer"] = True
     elif optimizer.moments_bytes != 8:

@@ -28,7 +28,7 @@ def write_model(model: ModelSpec, sequence_length: int) -> tuple[Values, list[st
         "swiglu": model.gated_mlp,
         "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
         "position_embedding_type": _POSITIONS[model.position],
-        "max_position_embeddings": max(model.max_sequence_length or 0, sequence_length),
+        "max_position_embeddings": _positions(model, sequence_length),
         "add_bias_linear": biased,
         "add_qkv_bias": model.qkv_bias and not biased,
         "untie_embeddings_and_output_weights": not model.tied_embeddings,
@@ -66,6 +66,12 @@ def write_model(model: ModelSpec, sequence_length: int) -> tuple[Values, list[st
     if model.mtp_layers:
         values["mtp_num_layers"] = model.mtp_layers
     return values, _missing(model, biased=biased)
+
+
+def _positions(model: ModelSpec, sequence_length: int) -> int:
+    """Longest sequence; a table of learned positions is as long as it is."""
+    longest = model.max_sequence_length or sequence_length
+    return longest if model.position == "learned" else max(longest, sequence_length)
 
 
 def _write_experts(model: ModelSpec) -> Values:

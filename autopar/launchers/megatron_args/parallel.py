@@ -97,6 +97,10 @@ def write_sharding(plan: Plan) -> tuple[Values, dict[str, str]]:
     reasons = {}
     values: Values = {"overlap_grad_reduce": s.overlap_grad_reduce}
     if s.sharding == Sharding.NONE:
+        special = s.optimizer_offload or plan.workload.optimizer.moments_bytes != 8
+        if special and s.dp * s.cp == 1:
+            # alone, a rank shards nothing; only this optimizer offloads or keeps short moments
+            values["use_distributed_optimizer"] = True
         return values, {}
     values["overlap_param_gather"] = s.overlap_param_gather
     if s.sharding in _FULLY_SHARDED and not s.reshard_after_forward:
@@ -160,7 +164,7 @@ def read_degrees(values: Mapping[str, Any], world_size: int | None) -> dict[str,
             f"{world} GPUs are no multiple of tp {tp} x pp {pp} x cp {cp} = {tp * pp * cp}"
         )
     moe = bool(get(values, "num_experts"))
-    etp = get(values, "expert_tensor_parallel_size") or (tp if moe else 1)
+    etp = (get(values, "expert_tensor_parallel_size") or tp) if moe else 1
     comm = get(values, "cp_comm_type")
     if len(set(comm)) > 1:
         raise SpecError(f"cp_comm_type differs by layer: {' '.join(comm)}; one type is understood")
