@@ -21,6 +21,10 @@ class Constants:
     gemm_fraction_4bit: Constant = 0.5
     gemm_half_depth: Constant = 128.0
     """Depth k at which a GEMM reaches half of its rate."""
+    misaligned: Constant = 0.2
+    """Slow-down of a GEMM whose width or depth on this rank is no multiple of 64."""
+    expert_launch_s: Constant = 2e-6
+    """Each further expert of a grouped GEMM."""
     grouped_gemm_fraction: Constant = 0.85
     """Rate of a grouped GEMM over that of a plain one."""
     quantize_passes: Constant = 1.0
@@ -29,6 +33,8 @@ class Constants:
     attention_backward_fraction: Constant = 0.5
     memory_fraction: Constant = 0.8
     """Share of the memory bandwidth that other kernels reach."""
+    score_passes: Constant = 1.0
+    """How often unfused scores are read and written, over the minimum."""
     memory_passes: Constant = 1.0
     """How often a layer's tensors are read and written, over the fused minimum."""
     backward_memory_ratio: Constant = 2.0
@@ -42,7 +48,9 @@ class Constants:
     layer_floor_tp_s: Constant = 1e-4
     """and this much slower where it issues tensor-parallel collectives."""
     layer_floor_nodes_s: Constant = 0.0
-    """and this much where those cross nodes."""
+    """and this much for each further node that those collectives reach."""
+    layer_floor_pipeline_s: Constant = 0.0
+    """and this much for each tensor-parallel rank where the pipeline crosses nodes."""
     micro_batch_s: Constant = 1e-3
     """Outside the layers, per micro-batch: loader, loss, schedule."""
     pipeline_micro_batch_s: Constant = 0.0
@@ -56,7 +64,12 @@ class Constants:
     nvlink_latency_s: Constant = 6e-6
     nic_fraction: Constant = 0.7
     nic_latency_s: Constant = 2e-5
-    half_size_bytes: Constant = 2e6
+    nvlink_half_size_bytes: Constant = 8e6
+    """Bytes on one wire at which half of its bandwidth is reached."""
+    nic_half_size_bytes: Constant = 3e6
+    switch_fraction: Constant = 0.69
+    """Share of NVLink that an all-reduce inside the switch reaches (Hopper and later)."""
+    collective_launch_s: Constant = 8e-6
     tp_hidden: Constant = 0.5
     """Share of tensor-parallel collectives hidden where they are pipelined with GEMMs."""
     cp_hidden: Constant = 0.8

@@ -1,7 +1,7 @@
 """What goes wrong with an input, said in one line."""
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 class SpecError(ValueError):
@@ -15,10 +15,17 @@ class SpecError(ValueError):
         self.hint = hint
 
 
+def _array(owner: str, name: str, value: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):
+        raise SpecError(f"{owner}.{name} must be a number, got {str(value)[:40]}") from None
+
+
 def require_positive(owner: str, **values: ArrayLike) -> None:
     """Raise :class:`SpecError` for the first value that is not finite and above 0."""
     for name, value in values.items():
-        array = np.asarray(value, dtype=np.float64)
+        array = _array(owner, name, value)
         if not np.all((array > 0) & np.isfinite(array)):
             raise SpecError(f"{owner}.{name} must be > 0, got {value!s}")
 
@@ -26,6 +33,6 @@ def require_positive(owner: str, **values: ArrayLike) -> None:
 def require_not_negative(owner: str, **values: ArrayLike) -> None:
     """Raise :class:`SpecError` for the first value that is not finite and at least 0."""
     for name, value in values.items():
-        array = np.asarray(value, dtype=np.float64)
+        array = _array(owner, name, value)
         if not np.all((array >= 0) & np.isfinite(array)):
             raise SpecError(f"{owner}.{name} must be >= 0, got {value!s}")

@@ -44,6 +44,8 @@ class Framework:
 
     weights_bytes: float = 2.0
     """The weight that the GEMMs read, where it is not sharded."""
+    master_remainder: bool = False
+    """The fp32 master copy keeps only the 16 bits that a bf16 weight lacks."""
     grads_bytes: float = 4.0
     """The buffer that gradients are accumulated in, sharded from ZeRO-2 on."""
     working_grads_bytes: float = 0.0
@@ -76,6 +78,8 @@ class Framework:
     vocab_parallel_loss: bool = True
     """The loss runs on logits sharded by tensor-parallel; else they are gathered first."""
 
+    ep_deduplicates: bool = True
+    """A token crosses to another NVLink domain once, however many experts it meets there."""
     partition: Partition = "even"
     """How layers are dealt to stages where the strategy does not say."""
     memory_figure: MemoryFigure = "allocated"

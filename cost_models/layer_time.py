@@ -116,18 +116,26 @@ class Links:
 
 def links(work: Work, c: Constants) -> Links:
     """NVLink and NIC of the machine at the calibrated share of their data sheets."""
+    nvlink = work.machine.nvlink_Bps
     return Links(
         intra=Link(
             latency_s=c.nvlink_latency_s,
-            bandwidth_Bps=work.machine.nvlink_Bps * c.nvlink_fraction,
-            half_size_bytes=c.half_size_bytes,
+            bandwidth_Bps=nvlink * c.nvlink_fraction,
+            half_size_bytes=c.nvlink_half_size_bytes,
+            switch_Bps=nvlink * c.switch_fraction * work.machine.has_switch,
+            launch_s=c.collective_launch_s,
         ),
         inter=Link(
             latency_s=c.nic_latency_s,
             bandwidth_Bps=work.machine.nic_Bps * c.nic_fraction,
-            half_size_bytes=c.half_size_bytes,
+            half_size_bytes=c.nic_half_size_bytes,
+            launch_s=c.collective_launch_s,
         ),
     )
+
+
+ALIGNED = 64
+"""Scalars of 16 bits in 128 bytes (NVIDIA, Matrix Multiplication Background User's Guide)."""
 
 
 class Kernels:
@@ -141,6 +149,8 @@ class Kernels:
             np.where(machine.gemm_bytes >= 1.0, c.gemm_fraction_8bit, c.gemm_fraction_4bit),
         )
         self._machine = machine
+        self._misaligned = c.misaligned
+        self._score_passes = c.score_passes
         self._gemm = GemmEfficiency(
             peak_fraction=fraction,
             memory_fraction=c.memory_fraction,
@@ -149,6 +159,13 @@ class Kernels:
         )
         self._grouped = GemmEfficiency(
             peak_fraction=fraction * c.grouped_gemm_fraction,
+            memory_fraction=c.memory_fraction,
+            launch_s=c.kernel_launch_s,
+            half_depth=c.gemm_half_depth,
+            group_s=c.expert_launch_s,
+        )
+        self._head = GemmEfficiency(
+            peak_fraction=c.gemm_fraction,
             memory_fraction=c.memory_fraction,
             launch_s=c.kernel_launch_s,
             half_depth=c.gemm_half_depth,
@@ -184,6 +201,25 @@ class Kernels:
         cast = self._quantize * 4.0 * m * k * groups
         return np.asarray(seconds + self.moved(cast))
 
+    def alignment(self, g: Gemm) -> Floats:
+        """Slow-down where the rows of weights or outputs do not start on 128 bytes."""
+        odd = (np.floor(g.n) % ALIGNED != 0) | (np.floor(g.k) % ALIGNED != 0)
+        return np.where(odd, 1.0 + self._misaligned, 1.0)
+
+    def sixteen_bit(self, m: Floats, n: Floats, k: Floats) -> Floats:
+        """One GEMM that stays in 16 bits whatever the precision of the layers: the head's."""
+        machine = self._machine
+        return gemm_s(
+            m,
+            n,
+            k,
+            flop_per_s=machine.attention_flop_per_s,
+            n_sm=machine.n_sm,
+            bytes_per_element=2.0,
+            memory_bandwidth_Bps=machine.memory_bandwidth_Bps,
+            efficiency=self._head,
+        )
+
     def three(
         self, gemms: tuple[Gemm, ...], *, grouped: bool = False
     ) -> tuple[Floats, Floats, Floats]:
@@ -193,8 +229,9 @@ class Kernels:
             if g.m.ndim == 0 and g.m == 0:
                 continue
             shapes = ((g.m, g.n, g.k), (g.m, g.k, g.n), (g.k, g.n, g.m))
+            slower = self.alignment(g)
             for i, (m, n, k) in enumerate(shapes):
-                total[i] = total[i] + self.gemm(m, n, k, g.groups, grouped=grouped)
+                total[i] = total[i] + slower * self.gemm(m, n, k, g.groups, grouped=grouped)
         return total[0], total[1], total[2]
 
     def attention(self, work: Work, kept: Floats) -> tuple[Floats, Floats]:
@@ -210,7 +247,7 @@ class Kernels:
             "kept": np.where(a.unfused_bytes > 0, 1.0, kept),
         }
         sizes = (a.batch, a.heads, a.queries, a.keys)
-        unfused = self.moved(a.unfused_bytes)
+        unfused = self.moved(self._score_passes * a.unfused_bytes)
         forward = attention_forward_s(*sizes, **shape)  # type: ignore[arg-type]
         backward = attention_backward_s(*sizes, **shape)  # type: ignore[arg-type]
         # nothing is recomputed inside an unfused backward pass: 4 products for 5
@@ -317,7 +354,9 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp)
 
     head = work.head
-    head_f, head_b, head_w = kernels.three((head,))
+    head_f = kernels.sixteen_bit(head.m, head.n, head.k)
+    head_b = kernels.sixteen_bit(head.m, head.k, head.n)
+    head_w = kernels.sixteen_bit(head.k, head.n, head.m)
     recompute = s.recompute
 
     def again(module: Recompute, seconds: Floats) -> Floats:
@@ -354,6 +393,22 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     )
 
 
+def dispatch_s(work: Work, wires: Links) -> Floats:
+    """Seconds of one dispatch or combine, equation (6).
+
+    Where copies of a token for one domain travel once, k experts drawn from o domains
+    meet o (1 - (1 - 1/o)^k) of them on average, and NVLink carries the copies further.
+    """
+    message, group = work.traffic.ep_bytes, work.traffic.ep
+    intra, inter = wires.intra, wires.inter
+    plain = all_to_all_s(message, group.inside, group.outside, intra=intra, inter=inter)
+    o = np.maximum(group.outside, 1.0)
+    distinct = np.minimum(o * (1.0 - (1.0 - 1.0 / o) ** work.top_k) / work.top_k, 1.0)
+    near = all_to_all_s(message, group.inside, 1.0, intra=intra, inter=inter)
+    far = all_to_all_s(message * distinct, 1.0, group.outside, intra=intra, inter=inter)
+    return np.where(work.ep_deduplicates > 0, np.minimum(np.maximum(near, far), plain), plain)
+
+
 def _moe_block(
     work: Work,
     s: Strategies,
@@ -373,7 +428,7 @@ def _moe_block(
     )
     act = kernels.moved(c.memory_passes * layer.moe_bytes)
     moved = norm + act
-    swap = all_to_all_s(t.ep_bytes, t.ep.inside, t.ep.outside, intra=wires.intra, inter=wires.inter)
+    swap = dispatch_s(work, wires)
     exchange = 2.0 * c.moe_imbalance * swap
     gathered = 2.0 * group_gather_s(t.etp_bytes, t.etp, wires)
     shared = layer.shared_gemms[0]

@@ -27,7 +27,6 @@ import numpy as np
 
 from cost_models import shards
 from cost_models.activations import LayerActivations, layer_activations
-from cost_models.cluster import Cluster
 from cost_models.constants import Constants
 from cost_models.model import ModelSpec
 from cost_models.partition import StageLayers, representative_ranks, stage_layers
@@ -84,11 +83,18 @@ def _static(
     weights_spread = spread * f.fsdp_weights_bytes + gathered * (f.weights_bytes + cached)
     grads_whole = np.where(split_grads, spread, whole) * f.grads_bytes
     grads_spread = spread * f.fsdp_grads_bytes + np.minimum(layer, whole) * f.weights_bytes
-    state = (o.moments_bytes + o.master_bytes) * (1.0 - s.optimizer_offload)
+    # fp32 shards are their own master copy
+    copy = o.master_bytes / 2.0 if f.master_remainder else o.master_bytes
+    master = np.where((sharded > 0) & (f.fsdp_weights_bytes >= 4.0), 0.0, copy)
+    trained = 0.0 if workload.frozen_weights else 1.0
+    state = trained * (o.moments_bytes + master) * (1.0 - s.optimizer_offload)
     return {
         "weights": np.where(sharded > 0, weights_spread, weights_whole),
-        "gradients": np.where(sharded > 0, grads_spread, grads_whole)
-        + np.where(sharded > 0, 0.0, whole) * f.working_grads_bytes,
+        "gradients": trained
+        * (
+            np.where(sharded > 0, grads_spread, grads_whole)
+            + np.where(sharded > 0, 0.0, whole) * f.working_grads_bytes
+        ),
         "optimizer": spread * state,
     }
 
@@ -110,15 +116,28 @@ def activation_bytes_kept(act: LayerActivations, s: Strategies, held: StageLayer
     return np.asarray(whole + recomputed * act.checkpoint)
 
 
-def _activations(
-    model: ModelSpec,
-    workload: Workload,
-    s: Strategies,
-    held: StageLayers,
-    act: LayerActivations,
-    constants: Constants,
-) -> dict[str, Floats]:
-    """Equations (4) and (5) on one pipeline rank."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankMemory:
+    """What one pipeline rank holds, before anything calibrated."""
+
+    weights: Floats
+    gradients: Floats
+    optimizer: Floats
+    resident: Floats
+    """Activations of the micro-batches in flight."""
+    working: Floats
+    """Everything that the layer in its backward pass keeps."""
+    recomputed: Floats
+    """The part of ``working`` that is not among ``resident``: it is computed again."""
+    head_input: Floats
+    logits: Floats
+    n_communicators: Floats
+
+
+def _rank_memory(
+    model: ModelSpec, workload: Workload, s: Strategies, held: StageLayers, act: LayerActivations
+) -> RankMemory:
+    """Equations (1) to (5) on one pipeline rank."""
     tokens = shards.tokens_per_rank(s, workload.sequence_length)
     w = shards.widths(model, s)
     m = shards.micro_batches(s, workload.global_batch_size)
@@ -126,36 +145,81 @@ def _activations(
     kept = activation_bytes_kept(act, s, held)
     h = model.hidden_size / w.sequence_parts
     embedding = held.has_embedding * h * (3.0 if model.dropout else 2.0)
-    head_input = held.has_head * 4.0 * h
     mtp = held.has_head * model.mtp_layers * (np.maximum(act.whole_dense, act.whole_moe) + 4.0 * h)
     whole = np.where(held.n_moe > 0, np.maximum(act.whole_dense, act.whole_moe), act.whole_dense)
-    recomputed = _recomputed_layers(s, held) > 0
-    # the layer whose backward pass runs: its gradients, and its own tensors if recomputed
-    working = np.where(recomputed, whole, 0.0) + constants.transient_fraction * whole / 2.0
-    resident = flying * (kept + embedding + mtp) * (1.0 - s.activation_offload)
     gathered = 1.0 if workload.framework.vocab_parallel_loss else s.tp
-    logits = held.has_head * w.vocab * gathered * workload.framework.logits_bytes * tokens
+    logits = held.has_head * w.vocab * gathered * workload.framework.logits_bytes
+    static = _static(model, workload, s, held)
+    return RankMemory(
+        weights=static["weights"],
+        gradients=static["gradients"],
+        optimizer=static["optimizer"],
+        resident=tokens * flying * (kept + embedding + mtp) * (1.0 - s.activation_offload),
+        working=tokens * whole,
+        recomputed=tokens * np.where(_recomputed_layers(s, held) > 0, whole, 0.0),
+        head_input=tokens * held.has_head * 4.0 * h,
+        logits=np.asarray(tokens * logits * (1.0 + model.mtp_layers)),
+        n_communicators=_communicators(s),
+    )
+
+
+def _communicators(s: Strategies) -> Floats:
+    """Kinds of groups with more than one rank."""
+    kinds = (s.tp > 1, s.pp > 1, s.dp * s.cp > 1, s.cp > 1, s.ep > 1, s.etp > 1)
+    return np.asarray(sum(k.astype(np.float64) for k in kinds))
+
+
+def memory_parts(model: ModelSpec, workload: Workload, strategies: Strategies) -> list[RankMemory]:
+    """What every representative pipeline rank holds; shapes broadcast to the strategies'."""
+    s = strategies
+    act = layer_activations(model, workload.framework, s, workload.sequence_length)
+    return [
+        _rank_memory(model, workload, s, stage_layers(model, workload.framework, s, rank), act)
+        for rank in representative_ranks(model, s)
+    ]
+
+
+def memory_terms(part: RankMemory, constants: Constants) -> dict[str, Floats]:
+    """Bytes of one pipeline rank by :data:`MEMORY_TERMS`."""
+    c = constants
+    working = part.recomputed + c.transient_fraction * part.working / 2.0
+    activations = part.resident + working + part.head_input
+    state = part.weights + part.gradients + part.optimizer
+    slack = c.state_fragmentation * state + c.fragmentation * (activations + part.logits)
     return {
-        "activations": tokens * (resident + np.minimum(working, 2.0 * whole) + head_input),
-        "logits": np.asarray(logits * (1.0 + model.mtp_layers)),
+        "weights": part.weights,
+        "gradients": part.gradients,
+        "optimizer": part.optimizer,
+        "activations": activations,
+        "logits": part.logits,
+        "communication_buffers": c.communicator_bytes * part.n_communicators,
+        "framework": c.framework_bytes + slack,
     }
 
 
-def _buffers(s: Strategies, constants: Constants) -> Floats:
-    kinds = (
-        (s.tp > 1).astype(np.float64)
-        + (s.pp > 1)
-        + (s.dp * s.cp > 1)
-        + (s.cp > 1)
-        + (s.ep > 1)
-        + (s.etp > 1)
-    )
-    return np.asarray(constants.communicator_bytes * kinds)
+def _rank_bytes(part: RankMemory, constants: Constants) -> Floats:
+    """Sum of :func:`memory_terms`: what depends on the state apart from what is in flight."""
+    c = constants
+    state = (part.weights + part.gradients + part.optimizer) * (1.0 + c.state_fragmentation)
+    state = state + (c.communicator_bytes * part.n_communicators + c.framework_bytes)
+    working = part.recomputed + c.transient_fraction * part.working / 2.0
+    moving = part.resident + working + part.head_input + part.logits
+    return np.asarray(state + moving * (1.0 + c.fragmentation))
+
+
+def peak_memory_bytes(
+    model: ModelSpec, workload: Workload, strategies: Strategies, constants: Constants
+) -> Floats:
+    """Bytes on the fullest rank and no more; of a shape that broadcasts to the strategies'."""
+    parts = memory_parts(model, workload, strategies)
+    peak = _rank_bytes(parts[0], constants)
+    for part in parts[1:]:
+        peak = np.maximum(peak, _rank_bytes(part, constants))
+    return peak
 
 
 def memory_cost(
     model: ModelSpec,
-    cluster: Cluster,
     workload: Workload,
     strategies: Strategies,
     constants: Constants,
@@ -166,35 +230,19 @@ def memory_cost(
 
     Without ``breakdown`` the same totals are computed and ``terms`` is empty.
     """
-    del cluster
-    s = strategies
-    act = layer_activations(model, workload.framework, s, workload.sequence_length)
-    ranks = representative_ranks(model, s)
-    by_rank: list[dict[str, Floats]] = []
-    totals = []
-    for rank in ranks:
-        held = stage_layers(model, workload.framework, s, rank)
-        static = _static(model, workload, s, held)
-        moving = _activations(model, workload, s, held, act, constants)
-        state = static["weights"] + static["gradients"] + static["optimizer"]
-        kept = moving["activations"] + moving["logits"]
-        slack = constants.state_fragmentation * state + constants.fragmentation * kept
-        terms = static | moving
-        terms["communication_buffers"] = _buffers(s, constants)
-        terms["framework"] = constants.framework_bytes + slack
-        by_rank.append(terms)
-        totals.append(np.broadcast_to(sum(terms.values()), s.shape))
-    stacked = np.stack(totals)
-    fullest = np.argmax(stacked, axis=0)
-    total = np.take_along_axis(stacked, fullest[None], axis=0)[0]
+    shape = strategies.shape
+    parts = memory_parts(model, workload, strategies)
+    by_rank = [memory_terms(part, constants) for part in parts]
+    totals = np.stack([np.broadcast_to(_rank_bytes(part, constants), shape) for part in parts])
+    fullest = np.argmax(totals, axis=0)
     names = MEMORY_TERMS if breakdown else ()
-    chosen = {name: _choose([t[name] for t in by_rank], fullest, s.shape) for name in names}
+    ranks = [np.asarray(r, dtype=np.float64) for r in representative_ranks(model, strategies)]
     return MemoryCost(
-        total_bytes=total,
-        terms=chosen,
-        first_rank_bytes=stacked[0],
+        total_bytes=np.take_along_axis(totals, fullest[None], axis=0)[0],
+        terms={name: _choose([t[name] for t in by_rank], fullest, shape) for name in names},
+        first_rank_bytes=totals[0],
         by_rank=by_rank,
-        rank=_choose([np.asarray(r, dtype=np.float64) for r in ranks], fullest, s.shape),
+        rank=_choose(ranks, fullest, shape),
     )
 
 

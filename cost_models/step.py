@@ -11,6 +11,12 @@ whatever is recomputed) and W_r on gradients of weights; the slowest rank is the
     optimizer  bytes of the rank's own state over the memory bandwidth                (4)
     step       (T_p + (2) + (4) + overhead) (1 + straggler log2(nodes))               (5)
 
+A lower bound over all strategies that differ only by recomputing or offloading more, or
+by overlapping p2p, gradients or parameters less, is at hand where t_r can only grow: with
+(2) and (3) pooled, exposed = max(all of it - hidden share of both passes, 0), they fall by
+less than t_r grows, so that (5) at max t_r and with the least (2) and (4) of any rank is
+such a bound; where a schedule's bubble may shrink as work grows it counts as nothing.  (7)
+
 A layer that the GPU would finish before the host has issued the next one takes the
 host's time: with x the GPU's seconds and y the host's, (x^4 + y^4)^(1/4).             (6)
 
@@ -30,8 +36,8 @@ from cost_models.layer_time import LayerTime, Links, group_gather_s, layer_time,
 from cost_models.memory import MemoryCost, memory_cost
 from cost_models.model import ModelSpec
 from cost_models.pipeline import pipeline_s
-from cost_models.strategy import Recompute, Sharding, Strategies
-from cost_models.units import Floats
+from cost_models.strategy import Recompute, Schedule, Sharding, Strategies
+from cost_models.units import Floats, Ints
 from cost_models.work import Group, Work, step_work
 from cost_models.workload import Workload
 
@@ -117,9 +123,16 @@ def _recompute(work: Work, s: Strategies, blocks: LayerTime) -> Floats:
 
 
 def _fsdp(
-    work: Work, s: Strategies, c: Constants, wires: Links, forward: Floats, backward: Floats
+    work: Work,
+    s: Strategies,
+    c: Constants,
+    wires: Links,
+    forward: Floats,
+    backward: Floats,
+    *,
+    bound: bool = False,
 ) -> tuple[Floats, Floats]:
-    """Equation (3): exposed and hidden seconds per micro-batch."""
+    """Equation (3): exposed and hidden seconds per micro-batch; pooled for a bound (7)."""
     t, state = work.traffic, work.state
 
     def both(wire_bytes: Floats) -> Floats:
@@ -133,15 +146,21 @@ def _fsdp(
     # kept gathered, the weights come once a step; without resharding nothing is gathered twice
     first = gather / np.where(s.reshard_after_forward, 1.0, m)
     again = np.where(s.reshard_after_forward, gather, 0.0)
-    scattered = np.where(s.sharding >= Sharding.ZERO2, scatter, 0.0)
+    scattered = work.trained * np.where(s.sharding >= Sharding.ZERO2, scatter, 0.0)
     first, again = np.where(sharded, first, 0.0), np.where(sharded, again, 0.0)
-    exposed = np.maximum(first - c.fsdp_hidden * forward, 0.0) + np.maximum(
-        again + scattered - c.fsdp_hidden * backward, 0.0
-    )
+    if bound:
+        pooled = first + again + scattered - c.fsdp_hidden * (forward + backward)
+        exposed = np.maximum(pooled, 0.0)
+    else:
+        exposed = np.maximum(first - c.fsdp_hidden * forward, 0.0) + np.maximum(
+            again + scattered - c.fsdp_hidden * backward, 0.0
+        )
     return exposed, first + again + scattered - exposed
 
 
-def _ranks(work: Work, s: Strategies, c: Constants, wires: Links, breakdown: bool) -> _Rank:
+def _ranks(
+    work: Work, s: Strategies, c: Constants, wires: Links, *, breakdown: bool, bound: bool
+) -> _Rank:
     blocks = layer_time(work, s, c)
     st = work.stages
     windows_f = st.n_windowed * blocks.window_saves_forward
@@ -161,12 +180,17 @@ def _ranks(work: Work, s: Strategies, c: Constants, wires: Links, breakdown: boo
         + st.has_embedding * blocks.embedding
         + recompute
     )
-    weight = _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight
+    weight = work.trained * (_sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight)
 
     # equation (6), layer by layer
     layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
-    across = np.where(work.traffic.tp.outside > 1, c.layer_floor_nodes_s, 0.0)
-    floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0) + across
+    crossing = work.traffic.p2p_crosses * (s.pp > 1)
+    tensor_parallel = (
+        c.layer_floor_tp_s
+        + c.layer_floor_nodes_s * (work.traffic.tp.outside - 1.0)
+        + c.layer_floor_pipeline_s * s.tp * crossing
+    )
+    floor = c.layer_floor_s + np.where(s.tp > 1, tensor_parallel, 0.0)
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     busy = forward + backward + weight
     gpu = busy / layers
@@ -180,7 +204,13 @@ def _ranks(work: Work, s: Strategies, c: Constants, wires: Links, breakdown: boo
     pp_comm = sends * (1.0 - np.where(s.overlap_p2p, c.p2p_hidden, 0.0))
     share = forward / np.maximum(busy, 1e-12)
     fsdp, fsdp_hidden = _fsdp(
-        work, s, c, wires, forward + launch * share, backward + weight + launch * (1.0 - share)
+        work,
+        s,
+        c,
+        wires,
+        forward + launch * share,
+        backward + weight + launch * (1.0 - share),
+        bound=bound,
     )
     offload = _activation_offload(work, s, busy)
     hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden
@@ -247,9 +277,16 @@ def _activation_offload(work: Work, s: Strategies, busy: Floats) -> Floats:
 
 
 def _gradients(
-    work: Work, s: Strategies, c: Constants, wires: Links, forward: Floats, backward: Floats
+    work: Work,
+    s: Strategies,
+    c: Constants,
+    wires: Links,
+    forward: Floats,
+    backward: Floats,
+    *,
+    bound: bool = False,
 ) -> tuple[Floats, Floats]:
-    """Equation (2) on every rank: exposed and hidden seconds per step."""
+    """Equation (2) on every rank: exposed and hidden seconds per step; pooled for a bound."""
     t, state = work.traffic, work.state
     reduce_bytes, gather_bytes = state.grad_reduce_bytes, state.param_gather_bytes
 
@@ -285,36 +322,63 @@ def _gradients(
     one = 1.0 / np.maximum(np.where(s.vpp > 1, s.vpp, 1), 1)
     hide_grads = np.where(s.overlap_grad_reduce, c.dp_hidden, 0.0) * backward * one
     hide_params = np.where(s.overlap_param_gather, c.dp_hidden, 0.0) * forward * one
-    exposed = np.maximum(grads - hide_grads, 0.0) + np.maximum(params - hide_params, 0.0)
-    return exposed, grads + params - exposed
+    if bound:
+        exposed = np.maximum(grads + params - c.dp_hidden * one * (forward + backward), 0.0)
+    else:
+        exposed = np.maximum(grads - hide_grads, 0.0) + np.maximum(params - hide_params, 0.0)
+    return work.trained * exposed, work.trained * (grads + params - exposed)
 
 
 def _optimizer(work: Work, s: Strategies, c: Constants) -> tuple[Floats, Floats]:
     """Equation (4), and the trip of offloaded state to the host and back."""
     state = work.state
     own = state.dense / state.dense_shards + state.experts / state.expert_shards
+    own = work.trained * own
     bandwidth = work.machine.memory_bandwidth_Bps * c.optimizer_fraction
     update = own * state.updated_bytes / bandwidth
     host = own * state.offloaded_bytes / work.machine.host_Bps
     return update, host
 
 
+_GROWING_BUBBLES = (Schedule._1F1B, Schedule.GPIPE, Schedule.INTERLEAVED)
+"""Schedules whose pipeline takes longer whenever a rank's work grows."""
+
+
+def choose_rank(values: Floats, index: Ints) -> Floats:
+    """Row ``index`` of axis 0, entry by entry; values without that axis are all ranks'."""
+    if values.ndim <= index.ndim:
+        return values
+    chosen: Floats = values[0]
+    for rank in range(1, len(values)):
+        chosen = np.where(index == rank, values[rank], chosen)
+    return chosen
+
+
 def price(
-    work: Work, strategies: Strategies, constants: Constants, *, breakdown: bool = True
+    work: Work,
+    strategies: Strategies,
+    constants: Constants,
+    *,
+    breakdown: bool = True,
+    bound: bool = False,
 ) -> StepTime:
     """Seconds of one step, equations (1) to (6); shapes broadcast to the strategies'.
 
-    Without ``breakdown`` the same total is computed and ``terms`` is empty.
+    Without ``breakdown`` the same total is computed and ``terms`` is empty.  ``bound``
+    asks for the lower bound (7) instead.
     """
     s, c = strategies, constants
     wires = links(work, c)
-    ranks = _ranks(work, s, c, wires, breakdown)
+    ranks = _ranks(work, s, c, wires, breakdown=breakdown, bound=bound)
     total = ranks.forward + ranks.backward + ranks.weight
     slowest = np.argmax(total, axis=0)
 
     def at_slowest(values: Floats) -> Floats:
-        wide = np.broadcast_to(values, (len(total), *total.shape[1:]))
-        return np.asarray(np.take_along_axis(wide, slowest[None], axis=0)[0])
+        return choose_rank(values, slowest)
+
+    def once(values: Floats) -> Floats:
+        """What is paid once a step: the slowest rank's, or for a bound the least of any."""
+        return values.min(axis=0) if bound and values.ndim > slowest.ndim else at_slowest(values)
 
     forward, backward, weight = (
         at_slowest(v) for v in (ranks.forward, ranks.backward, ranks.weight)
@@ -333,15 +397,16 @@ def price(
         all_stages_s=everywhere,
         p2p_s=_hop(work, wires),
     )
-    bubble = np.where(s.pp > 1, bubble, 0.0)
-    exposed, hidden = _gradients(work, s, c, wires, forward, backward + weight)
+    certain = np.isin(s.schedule, _GROWING_BUBBLES) if bound else True
+    bubble = np.where((s.pp > 1) & certain, bubble, 0.0)
+    exposed, hidden = _gradients(work, s, c, wires, forward, backward + weight, bound=bound)
     update, host = _optimizer(work, s, c)
-    hidden = at_slowest(hidden)
+    hidden = once(hidden)
     by_step = {
-        "dp_comm": at_slowest(exposed),
+        "dp_comm": once(exposed),
         "bubble": bubble,
-        "optimizer": at_slowest(update),
-        "offload": at_slowest(host),
+        "optimizer": once(update),
+        "offload": once(host),
         "launch": np.asarray(c.step_s),
         "overlap_price": c.overlap_price * hidden,
     }
@@ -377,6 +442,22 @@ def _all_stages(work: Work, s: Strategies, total: Floats, slowest: Floats) -> Fl
     return np.where(s.pp > 1, first + last + between, slowest)
 
 
+def step_time_s(
+    model: ModelSpec,
+    cluster: Cluster,
+    workload: Workload,
+    strategies: Strategies,
+    constants: Constants,
+    *,
+    bound: bool = False,
+) -> Floats:
+    """Step time alone, or its lower bound (7); of the strategies' shape or broadcasting to it."""
+    acts = layer_activations(model, workload.framework, strategies, workload.sequence_length)
+    kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
+    work = step_work(model, cluster, workload, strategies, kept)
+    return price(work, strategies, constants, breakdown=False, bound=bound).total_s
+
+
 def step_cost(
     model: ModelSpec,
     cluster: Cluster,
@@ -398,7 +479,7 @@ def step_cost(
     kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
     work = step_work(model, cluster, workload, strategies, kept)
     time = price(work, strategies, constants, breakdown=breakdown)
-    memory = memory_cost(model, cluster, workload, strategies, constants, breakdown=breakdown)
+    memory = memory_cost(model, workload, strategies, constants, breakdown=breakdown)
     gpus = strategies.world_size
     peak = np.maximum(work.machine.gemm_flop_per_s, 1.0)
     return StepCost(

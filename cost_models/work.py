@@ -60,6 +60,8 @@ class Machine:
     """Per scalar that a GEMM reads."""
     eight_bit: Floats
     """1.0 where GEMMs run in 8 bits or fewer."""
+    has_switch: Floats
+    """1.0 where the NVLink switch adds up all-reduces (NVLS: Hopper and later)."""
     n_nodes: Floats
 
 
@@ -175,6 +177,10 @@ class Work:
     embedding_bytes: Floats
     tokens: Floats
     """Tokens of one micro-batch on one rank."""
+    trained: Floats
+    """1.0 where the weights have gradients, 0.0 where they are frozen."""
+    top_k: Floats
+    ep_deduplicates: Floats
     n_micro_batches: Floats
     activation_bytes_per_layer: Floats
     """Kept per layer and micro-batch; what offload sends to the host and back."""
@@ -206,6 +212,7 @@ def _machine(cluster: Cluster, s: Strategies) -> Machine:
         host_Bps=scalar(gpu.host_bandwidth_Bps),
         gemm_bytes=gemm_bytes[s.precision],
         eight_bit=scalar(s.precision >= 2, dtype=np.float64),
+        has_switch=scalar(float(gpu.architecture in SWITCHED)),
         n_nodes=np.ceil(s.world_size / cluster.gpus_per_node),
     )
 
@@ -378,12 +385,13 @@ def _state(model: ModelSpec, workload: Workload, s: Strategies, held: list[Stage
     )
 
 
-def model_flop(model: ModelSpec, workload: Workload) -> float:
+def model_flop(model: ModelSpec, workload: Workload, *, masked_scores: bool = False) -> float:
     """FLOPs of one step's forward and backward passes, recompute left out.
 
     6 per active weight of every matrix product and token, and causal attention at half
     the score matrix: 6 s a d per token and layer, less in windows (PaLM,
-    arXiv:2204.02311, appendix B, with the causal half).
+    arXiv:2204.02311, appendix B, with the causal half).  With ``masked_scores`` the whole
+    matrix counts, as in Megatron-LM's and NeMo's own figures.
     """
     h, s = model.hidden_size, workload.sequence_length
     up = 3.0 if model.gated_mlp else 2.0
@@ -402,6 +410,7 @@ def model_flop(model: ModelSpec, workload: Workload) -> float:
     window = min(model.sliding_window or s, s)
     seen = full * s / 2.0 + len(model.sliding_window_layers) * window * (1.0 - window / s / 2.0)
     scores = 2.0 * seen * (model.query_size + model.value_size)
+    scores *= 2.0 if masked_scores else 1.0
     return workload.tokens_per_step * (6.0 * (dense + moe + attention + head + mtp) + 3.0 * scores)
 
 
@@ -429,6 +438,9 @@ def step_work(
         logits_bytes=np.asarray(4.0 * w.vocab * tokens),
         embedding_bytes=np.asarray(4.0 * h * tokens),
         tokens=tokens,
+        trained=one * (0.0 if workload.frozen_weights else 1.0),
+        top_k=one * max(model.top_k, 1),
+        ep_deduplicates=one * float(workload.framework.ep_deduplicates),
         n_micro_batches=shards.micro_batches(s, workload.global_batch_size),
         activation_bytes_per_layer=np.asarray(activation_bytes_per_token * tokens),
         model_layers=one * model.n_layers,
@@ -439,6 +451,8 @@ def step_work(
 
 
 T = TypeVar("T")
+SWITCHED = ("hopper", "blackwell")
+"""Architectures whose NVLink switch computes (NVLink SHARP, third generation and later)."""
 
 
 def concatenate(parts: Sequence[T], sizes: Sequence[int], n_stages: int) -> T:
@@ -451,9 +465,9 @@ def concatenate(parts: Sequence[T], sizes: Sequence[int], n_stages: int) -> T:
         first = values[0]
         if isinstance(first, tuple):
             return tuple(join([v[i] for v in values], per_stage) for i in range(len(first)))
-        if isinstance(first, np.ndarray):
+        if isinstance(first, (np.ndarray, np.generic, float)):
             columns = []
-            for value, size in zip(values, sizes, strict=True):
+            for value, size in zip(map(np.asarray, values), sizes, strict=True):
                 if per_stage and value.ndim == 2:
                     index = np.minimum(np.arange(n_stages), value.shape[0] - 1)
                     columns.append(np.broadcast_to(value[index], (n_stages, size)))

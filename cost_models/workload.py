@@ -16,6 +16,8 @@ class Workload:
     """Tokens in one sequence."""
     framework: Framework
     optimizer: Optimizer
+    frozen_weights: bool = False
+    """LoRA and its like: the model's own weights have no gradients and no optimizer state."""
 
     def __post_init__(self) -> None:
         require_positive(

@@ -1,0 +1,129 @@
+"""Many measured runs, of any models and machines, counted once and priced together.
+
+A fit changes constants thousands of times and the runs never: :class:`RunBatch` keeps
+their :class:`~cost_models.work.Work` and memory parts, joined over all runs and over the
+settings that a run leaves open.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from cost_models.activations import layer_activations
+from cost_models.constants import Constants
+from cost_models.memory import RankMemory, memory_parts, memory_terms
+from cost_models.runs import Run, candidates
+from cost_models.step import price
+from cost_models.strategy import Strategies, Strategy
+from cost_models.units import Floats, Ints
+from cost_models.work import Work, concatenate, step_work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBatch:
+    """Runs with the candidates of each; columns have shape (n_candidates,)."""
+
+    runs: list[Run]
+    strategies: Strategies
+    owner: Ints
+    """Index of the run that each candidate belongs to."""
+    work: Work
+    memory: list[RankMemory]
+    """One per representative pipeline rank, shorter lists padded with their last."""
+    usable_bytes: Floats
+
+    def take(self, indices: Ints) -> "RunBatch":
+        """Some of the candidates, with their owners renumbered by ``runs`` order kept."""
+        return RunBatch(
+            runs=self.runs,
+            strategies=self.strategies.take(indices),
+            owner=self.owner[indices],
+            work=_take(self.work, indices),
+            memory=[_take(part, indices) for part in self.memory],
+            usable_bytes=self.usable_bytes[indices],
+        )
+
+
+def _take(value: Any, indices: Ints) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_take(v, indices) for v in value)
+    if isinstance(value, np.ndarray):
+        return value[..., indices]
+    return type(value)(**{f.name: _take(getattr(value, f.name), indices) for f in fields(value)})
+
+
+def run_batch(runs: Sequence[Run]) -> RunBatch:
+    """Count the work of all candidates of all runs."""
+    groups: dict[Any, list[tuple[int, Strategy]]] = {}
+    for index, run in enumerate(runs):
+        key = (run.model, id(run.cluster.gpu), run.cluster.name, run.cluster.n_gpus,
+               run.cluster.gpus_per_node, run.cluster.nic_bandwidth_Bps, run.workload)  # fmt: skip
+        groups.setdefault(key, []).extend((index, s) for s in candidates(run))
+    works, memories, columns, owners, usable, sizes = [], [], [], [], [], []
+    for members in groups.values():
+        run = runs[members[0][0]]
+        strategies = Strategies.of([s for _, s in members])
+        acts = layer_activations(
+            run.model, run.workload.framework, strategies, run.workload.sequence_length
+        )
+        kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
+        works.append(step_work(run.model, run.cluster, run.workload, strategies, kept))
+        memories.append(memory_parts(run.model, run.workload, strategies))
+        columns.append(strategies)
+        owners.append([index for index, _ in members])
+        usable.append(np.full(len(members), run.cluster.usable_memory_bytes))
+        sizes.append(len(members))
+    n_stages = max(len(parts) for parts in memories)
+    padded = [parts + [parts[-1]] * (n_stages - len(parts)) for parts in memories]
+    batch = RunBatch(
+        runs=list(runs),
+        strategies=Strategies.concatenate(columns),
+        owner=np.concatenate([np.asarray(o, dtype=np.int64) for o in owners]),
+        work=concatenate(works, sizes, n_stages),
+        memory=[concatenate([p[i] for p in padded], sizes, 1) for i in range(n_stages)],
+        usable_bytes=np.concatenate(usable),
+    )
+    return batch.take(np.argsort(batch.owner, kind="stable"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCost:
+    """Predictions per candidate, shape (n_candidates,)."""
+
+    step_time_s: Floats
+    memory_bytes: Floats
+    """Reserved memory of the fullest rank: what runs out."""
+    reported_bytes: Floats
+    """What the framework's log would print: of the first rank, reserved or allocated."""
+
+
+def batch_memory(batch: RunBatch, c: Constants, reserved: Floats) -> tuple[Floats, Floats]:
+    """(fullest rank's reserved bytes, bytes as reported); ``reserved`` is 1.0 where logs say so."""
+    totals, allocated = [], []
+    for part in batch.memory:
+        terms = memory_terms(part, c)
+        tensors = sum(terms[name] for name in
+                      ("weights", "gradients", "optimizer", "activations", "logits"))  # fmt: skip
+        total = tensors + terms["communication_buffers"] + terms["framework"]
+        totals.append(total)
+        slack = terms["framework"] - c.framework_bytes
+        allocated.append(np.where(reserved > 0, tensors + slack, tensors))
+    return np.max(totals, axis=0), np.asarray(allocated[0])
+
+
+def batch_cost(batch: RunBatch, c: Constants, reserved: Floats) -> BatchCost:
+    """Price every candidate with ``c``, whose fields may be arrays per candidate."""
+    time = price(batch.work, batch.strategies, c, breakdown=False)
+    fullest, reported = batch_memory(batch, c, reserved)
+    return BatchCost(step_time_s=time.total_s, memory_bytes=fullest, reported_bytes=reported)
+
+
+def cheapest(batch: RunBatch, cost: BatchCost, usable: Floats) -> Ints:
+    """Index of each run's fastest candidate that fits; of the smallest where none does."""
+    fits = cost.memory_bytes <= usable
+    worst = np.where(fits, cost.step_time_s, 1e12 + cost.memory_bytes)
+    order = np.lexsort((np.arange(len(worst)), worst, batch.owner))
+    first = np.unique(batch.owner[order], return_index=True)[1]
+    return order[first]

@@ -1,0 +1,428 @@
+"""Measured training runs: a CSV row as model, cluster, workload and strategy.
+
+The columns are documented in ``docs`` of the README's section on validation; a blank
+cell means that the source does not say.  What a run must tell is its model's shape, its
+GPUs, its batch and its degrees of parallelism; other knobs may stay open, and
+:func:`candidates` lists the settings that the engineers may have used.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+from cost_models.catalog.frameworks import load_framework
+from cost_models.catalog.gpus import load_gpu
+from cost_models.catalog.models import load_model, model_names
+from cost_models.catalog.optimizers import load_optimizer
+from cost_models.cluster import Cluster
+from cost_models.errors import SpecError
+from cost_models.model import ModelSpec
+from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.units import GIB
+from cost_models.work import model_flop
+from cost_models.workload import Workload
+
+COLUMNS = (
+    "source", "source_ref", "row_id", "gpu", "num_gpus", "gpus_per_node", "intra_bw_note",
+    "inter_bw_note", "model", "n_layers", "hidden", "ffn_hidden", "n_heads", "n_kv_heads",
+    "head_dim", "vocab", "n_experts", "topk", "moe_ffn_hidden", "n_shared_experts", "gated_mlp",
+    "tied_embeddings", "seq_len", "global_batch_seqs", "micro_batch", "dp", "tp", "pp", "vpp",
+    "schedule", "cp", "ep", "etp", "seq_parallel", "sharding", "recompute", "precision",
+    "framework", "flash_attention", "step_time_s", "tokens_per_s_per_gpu",
+    "tflops_per_gpu_reported", "tflops_convention", "mfu_reported", "peak_mem_GiB", "oom", "notes",
+)  # fmt: skip
+"""The public schema; further columns are kept and ignored."""
+
+REQUIRED = ("gpu", "num_gpus", "seq_len", "global_batch_seqs", "dp", "tp", "pp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One measured run."""
+
+    source: str
+    row_id: str
+    line: int
+    model: ModelSpec
+    cluster: Cluster
+    workload: Workload
+    strategy: Strategy
+    open_knobs: tuple[str, ...]
+    """Fields of ``strategy`` that the source does not state."""
+    step_time_s: float | None
+    memory_bytes: float | None
+    out_of_memory: bool | None
+    family_precision: str = ""
+    notes: str = ""
+    columns: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+
+class UnknowableRunError(SpecError):
+    """The row cannot be priced because its source leaves out what must be known."""
+
+
+class UnreadableRunError(SpecError):
+    """The row contradicts itself or has a cell that is not what its column holds."""
+
+
+def read_runs(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """(line, cells) of every row of a CSV.
+
+    Raises
+    ------
+    SpecError
+        When the file cannot be read, or required columns are missing or repeated.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            rows = [(reader.line_num, row) for row in reader if row]
+    except OSError as error:
+        raise SpecError(f"{path}: cannot read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SpecError(f"{path}: not a CSV file: {error}") from None
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise SpecError(f"{path}:1: column {repeated[0]!r} stands there twice")
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise SpecError(
+            f"{path}:1: missing column {missing[0]!r}", hint=f"needed: {', '.join(REQUIRED)}"
+        )
+    return [(line, dict(zip(header, row, strict=False))) for line, row in rows]
+
+
+class _Cells:
+    """Typed access to one row's cells; errors name the column."""
+
+    def __init__(self, cells: dict[str, str]) -> None:
+        self._cells = cells
+
+    def text(self, name: str) -> str:
+        return (self._cells.get(name) or "").strip()
+
+    def number(self, name: str) -> float | None:
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            raise UnreadableRunError(f"{name}: {text!r} is not a number") from None
+        if not 0 <= value < float("inf"):
+            raise UnreadableRunError(f"{name}: must be a finite number >= 0, got {text}")
+        return value
+
+    def whole(self, name: str) -> int | None:
+        value = self.number(name)
+        if value is not None and value != int(value):
+            raise UnreadableRunError(f"{name}: must be a whole number, got {self.text(name)}")
+        return None if value is None else int(value)
+
+    def positive(self, name: str) -> int:
+        value = self.whole(name)
+        if value is None:
+            raise UnknowableRunError(f"{name} is not stated")
+        if value < 1:
+            raise UnreadableRunError(f"{name}: must be >= 1, got {value}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        text = self.text(name).lower()
+        if text not in ("", "0", "1", "true", "false"):
+            raise UnreadableRunError(f"{name}: must be 0 or 1, got {text!r}")
+        return default if not text else text in ("1", "true")
+
+
+@cache
+def _known_shapes() -> dict[tuple[int, ...], ModelSpec]:
+    """Catalog models by the numbers that a run states, the first of each shape."""
+    shapes: dict[tuple[int, ...], ModelSpec] = {}
+    for name in model_names():
+        model = load_model(name)
+        shapes.setdefault(_shape(model), model)
+    return shapes
+
+
+def _shape(m: ModelSpec) -> tuple[int, ...]:
+    return (m.n_layers, m.hidden_size, m.n_heads, m.n_experts, m.moe_ffn_size, int(m.gated_mlp))
+
+
+def _layers_by_size(cells: _Cells, name: str, hidden: int) -> int:
+    """Layers of a plain GPT whose name tells its size: P = v h + l 12 h^2."""
+    size = re.search(r"(\d+(?:\.\d+)?)B\b", name)
+    if size is None or cells.whole("n_experts") or cells.flag("gated_mlp", True):
+        raise UnknowableRunError(f"the number of layers of model {name!r} is not stated")
+    inside = float(size[1]) * 1e9 - (cells.whole("vocab") or 0) * hidden
+    return max(round(inside / (12 * hidden**2)), 1)
+
+
+def _model(cells: _Cells, flash_attention: bool) -> ModelSpec:
+    name = cells.text("model") or "unnamed"
+    if not cells.text("hidden"):
+        try:
+            return load_model(name)
+        except SpecError:
+            raise UnknowableRunError(f"the dimensions of model {name!r} are not stated") from None
+    hidden = cells.positive("hidden")
+    layers = cells.whole("n_layers") or _layers_by_size(cells, name, hidden)
+    heads = cells.whole("n_heads") or max(hidden // (cells.whole("head_dim") or 128), 1)
+    experts = cells.whole("n_experts") or 0
+    gated = cells.flag("gated_mlp", False)
+    moe_ffn = (cells.whole("moe_ffn_hidden") or cells.whole("ffn_hidden") or 0) if experts else 0
+    notes = cells.text("notes")
+    known = _known_shapes().get((layers, hidden, heads, experts, moe_ffn, int(gated)))
+    if known is not None and experts:
+        mtp = 0 if "w/o MTP" in notes or "w/o MTP" in name else known.mtp_layers
+        return replace(known, vocab_size=cells.whole("vocab") or known.vocab_size, mtp_layers=mtp)
+    ffn = cells.whole("ffn_hidden") or 4 * hidden
+    shared = cells.whole("n_shared_experts") or 0
+    old = not gated and not flash_attention
+    return ModelSpec(
+        name=name,
+        n_layers=layers,
+        hidden_size=hidden,
+        n_heads=heads,
+        n_kv_heads=cells.whole("n_kv_heads") or heads,
+        head_dim=cells.whole("head_dim") or hidden // heads,
+        ffn_size=ffn,
+        vocab_size=cells.whole("vocab") or 50304,
+        gated_mlp=gated,
+        tied_embeddings=cells.flag("tied_embeddings", False),
+        norm="rmsnorm" if gated else "layernorm",
+        position="rope" if gated else "learned",
+        max_sequence_length=cells.positive("seq_len"),
+        dropout=old,
+        qkv_bias=old,
+        attention_out_bias=old,
+        mlp_bias=old,
+        n_experts=experts,
+        top_k=cells.whole("topk") or (2 if experts else 0),
+        moe_ffn_size=moe_ffn,
+        shared_expert_ffn_size=shared * moe_ffn,
+        moe_layers=tuple(range(layers)) if experts else (),
+    )
+
+
+@cache
+def _gpu_box(gpu: str, per_node: int, network: str, n_gpus: int) -> Cluster:
+    base = Cluster.of(load_gpu(gpu), n_gpus)
+    nic = _nic_bandwidth_Bps(network, per_node) or base.nic_bandwidth_Bps
+    domain = base.nvlink_domain if base.nvlink_domain > per_node else per_node
+    return replace(
+        base,
+        gpus_per_node=per_node,
+        nic_bandwidth_Bps=nic,
+        nvlink_domain=min(domain, max(n_gpus, 1)),
+    )
+
+
+NETWORKS: tuple[tuple[str, float], ...] = (
+    ("EFA", 400e9 / 8),
+    ("4x OPA100", 4 * 100e9 / 8 / 8),
+    ("OmniPath", 4 * 100e9 / 8 / 8),
+    ("8x HDR200", 200e9 / 8),
+    ("800 Gb/s per node", 100e9 / 8),
+    ("1600Gb/s per node", 200e9 / 8),
+    ("400Gbps per node", 50e9 / 8),
+    ("NDR 400Gb/s per GPU", 400e9 / 8),
+)
+"""Bandwidth per GPU and direction that a source's network note means, B/s."""
+
+
+def _nic_bandwidth_Bps(note: str, per_node: int) -> float | None:
+    del per_node
+    for words, bandwidth in NETWORKS:
+        if words in note:
+            return bandwidth
+    return None
+
+
+_SCHEDULES = {
+    "": None,
+    "1F1B": Schedule._1F1B,
+    "1F1B-I": Schedule.INTERLEAVED,
+    "ZB-1P": Schedule.ZB_1P,
+    "ZB-2P": Schedule.ZB_2P,
+    "ZB-V": Schedule.ZB_V,
+    "GPIPE": Schedule.GPIPE,
+    "INTERLEAVED": Schedule.INTERLEAVED,
+    "DUALPIPE": Schedule.DUALPIPE,
+}
+
+
+def parse_run(line: int, raw: dict[str, str]) -> Run:
+    """One row as a :class:`Run`.
+
+    Raises
+    ------
+    UnknowableRunError
+        What must be known is not stated.
+    UnreadableRunError
+        A cell is not what its column holds, or degrees do not multiply to the GPUs.
+    """
+    cells = _Cells(raw)
+    gpus = cells.positive("num_gpus")
+    dp, tp, pp = (cells.positive(name) for name in ("dp", "tp", "pp"))
+    cp = cells.whole("cp") or 1
+    if dp * tp * pp * cp != gpus:
+        raise UnreadableRunError(f"dp {dp} * tp {tp} * pp {pp} * cp {cp} is not num_gpus {gpus}")
+    gpu = cells.text("gpu")
+    per_node = cells.whole("gpus_per_node") or load_gpu(gpu).gpus_per_node
+    framework = load_framework(cells.text("framework") or "megatron-lm")
+    if "embedding-balanced" in cells.text("notes"):
+        framework = replace(framework, partition="embedding_and_head_as_layers")
+    flash = cells.flag("flash_attention", framework.flash_attention)
+    framework = replace(framework, flash_attention=flash)
+    model = _model(cells, flash)
+    sequences = cells.positive("global_batch_seqs")
+    workload = Workload(
+        global_batch_size=sequences,
+        sequence_length=cells.positive("seq_len"),
+        framework=framework,
+        optimizer=load_optimizer("adamw"),
+        frozen_weights="lora" in cells.text("model").lower(),
+    )
+    strategy, open_knobs = _strategy(cells, model, framework.family, dp, tp, pp, cp)
+    if sequences % dp:
+        raise UnreadableRunError(f"global_batch_seqs {sequences} is not divisible by dp {dp}")
+    step = cells.number("step_time_s")
+    rate = cells.number("tokens_per_s_per_gpu")
+    if step is None and rate:
+        step = workload.tokens_per_step / (rate * gpus)
+    tflops = cells.number("tflops_per_gpu_reported")
+    if step is None and tflops:
+        step = model_flop(model, workload, masked_scores=True) / (tflops * 1e12 * gpus)
+    memory = cells.number("peak_mem_GiB")
+    oom = cells.text("oom")
+    return Run(
+        source=cells.text("source"),
+        row_id=cells.text("row_id"),
+        line=line,
+        model=model,
+        cluster=_gpu_box(gpu, per_node, cells.text("inter_bw_note"), gpus),
+        workload=workload,
+        strategy=strategy,
+        open_knobs=open_knobs,
+        step_time_s=step or None,
+        memory_bytes=None if memory is None else memory * GIB,
+        out_of_memory=None if not oom else oom == "1",
+        notes=cells.text("notes"),
+        columns=raw,
+    )
+
+
+def _strategy(
+    cells: _Cells, model: ModelSpec, family: str, dp: int, tp: int, pp: int, cp: int
+) -> tuple[Strategy, tuple[str, ...]]:
+    vpp, micro = cells.whole("vpp"), cells.whole("micro_batch")
+    sharding, recompute = cells.text("sharding").lower(), cells.text("recompute").lower()
+    stated = _SCHEDULES.get(cells.text("schedule").upper())
+    schedule = stated
+    if schedule is None:
+        schedule = Schedule.INTERLEAVED if (vpp or 1) > 1 else Schedule._1F1B
+    split = Sharding.parse(sharding) if sharding else Sharding.ZERO1
+    precision = cells.text("precision").lower()
+    ep = cells.whole("ep") or 1
+    etp = cells.whole("etp")
+    # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward
+    reshard = not (family == "fsdp" and split == Sharding.ZERO2)
+    split = split if reshard else Sharding.FSDP
+    shard = {Sharding.NONE: 1, Sharding.HSDP: min(8, dp)}.get(split, dp)
+    open_knobs = [
+        name
+        for name, missing in (
+            ("micro_batch_size", not micro),
+            ("vpp", not vpp and pp > 1 and stated is None),
+            ("recompute", not recompute),
+            ("etp", model.is_moe and etp is None and tp > 1),
+        )
+        if missing
+    ]
+    kind = Recompute.parse(recompute) if recompute else Recompute.NONE
+    layers = 0
+    if family == "fsdp" and kind == Recompute.CORE_ATTN:
+        # PyTorch's selective checkpointing recomputes about every other product
+        kind, layers = Recompute.FULL, max(model.n_layers // pp // 2, 1)
+    strategy = Strategy(
+        dp=dp,
+        tp=tp,
+        pp=pp,
+        cp=cp,
+        ep=ep,
+        etp=etp or 1,
+        vpp=vpp or 1,
+        micro_batch_size=micro or 1,
+        schedule=schedule,
+        sequence_parallel=cells.flag("seq_parallel", tp > 1) and tp > 1,
+        sharding=split,
+        dp_shard=shard,
+        reshard_after_forward=reshard,
+        recompute=kind,
+        recompute_layers=layers,
+        precision=Precision.parse(precision) if precision else Precision.BF16,
+        overlap_ep=False,
+    )
+    return strategy, tuple(open_knobs)
+
+
+def candidates(run: Run) -> list[Strategy]:
+    """Settings of the run's open knobs that a launcher would accept, one strategy each."""
+    s = run.strategy
+    per_rank = run.workload.global_batch_size // s.dp
+    layers = run.model.n_layers
+    choices: dict[str, Sequence[object]] = {}
+    if "micro_batch_size" in run.open_knobs:
+        choices["micro_batch_size"] = [b for b in (1, 2, 4, 8) if per_rank % b == 0]
+    if "vpp" in run.open_knobs:
+        even = [v for v in range(1, layers // s.pp + 1) if layers % (s.pp * v) == 0]
+        choices["vpp"] = even or [1]
+    if "etp" in run.open_knobs:
+        world = s.dp * s.tp * s.cp
+        choices["etp"] = [e for e in (1, s.tp) if world % (e * s.ep) == 0] or [1]
+    found = []
+    for values in product(*choices.values()):
+        one = replace(s, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
+        m = per_rank / one.micro_batch_size
+        if "vpp" in run.open_knobs and one.vpp > 1:
+            if m % one.pp:
+                continue
+            one = replace(one, schedule=Schedule.INTERLEAVED)
+        found.append(one)
+    if "recompute" not in run.open_knobs:
+        return found
+    return [again for one in found for again in _recompute_choices(run.model, one)]
+
+
+def _recompute_choices(model: ModelSpec, s: Strategy) -> Iterable[Strategy]:
+    modules = [Recompute.NONE, Recompute.CORE_ATTN, Recompute.LAYERNORM | Recompute.ACTIVATION]
+    if model.attention == "mla":
+        modules.append(Recompute.MLA_UP_PROJ | Recompute.ACTIVATION | Recompute.LAYERNORM)
+    if len(model.moe_layers) < model.n_layers:
+        modules.append(Recompute.MLP)
+    if model.is_moe:
+        modules.append(Recompute.MOE)
+    yield from (replace(s, recompute=kind) for kind in modules)
+    here = -(-model.n_layers // s.pp)
+    for eighth in range(1, 9):
+        k = max(here * eighth // 8, 1)
+        yield replace(s, recompute=Recompute.FULL, recompute_layers=k)
+
+
+def parse_all(
+    rows: Iterable[tuple[int, dict[str, str]]],
+    refused: Callable[[int, dict[str, str], SpecError], None],
+) -> list[Run]:
+    """Every row that can be priced; the others go to ``refused`` with the reason."""
+    runs = []
+    for line, raw in rows:
+        try:
+            runs.append(parse_run(line, raw))
+        except SpecError as error:
+            refused(line, raw, error)
+    return runs
