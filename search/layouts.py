@@ -2,7 +2,7 @@
 
 Layouts grow one axis at a time; a rule acts as soon as the axes it reads are there, and
 is charged with all the raw layouts that its victims would have grown into.  A rule that
-also reads inner knobs removes a layout when no value of those knobs could satisfy it.
+also reads inner knobs acts last, on layouts that no value of those knobs could save.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,15 @@ def layout_mask(rule: Rule, problem: Problem, space: Space, layouts: Strategies)
     """Which layouts can satisfy ``rule`` with some values of the knobs that it reads."""
     if not rule.knobs:
         return np.broadcast_to(rule.mask(problem, layouts), layouts.shape)
-    choices = list(product(*(_plain(space, knob) for knob in rule.knobs)))
-    columns: dict[str, Any] = {name: layouts.columns[name][..., None] for name in LAYOUT_AXES}
-    for position, knob in enumerate(rule.knobs):
-        columns[knob] = np.array([choice[position] for choice in choices])
-    grid = canonical(Strategies(**columns), moe=space.moe)
-    mask = np.broadcast_to(rule.mask(problem, grid), grid.shape)
-    return np.asarray(mask.any(axis=-1))
+    columns: dict[str, Any] = {name: layouts.columns[name] for name in LAYOUT_AXES}
+    found = np.zeros(layouts.shape, dtype=np.bool_)
+    for choice in product(*(_plain(space, knob) for knob in rule.knobs)):
+        chosen = dict(zip(rule.knobs, choice, strict=True))
+        spelled = canonical(Strategies(**columns, **chosen), moe=space.moe)
+        found = found | rule.mask(problem, spelled)
+        if found.all():
+            break
+    return found
 
 
 def _plain(space: Space, knob: str) -> list[Any]:
@@ -68,15 +70,18 @@ def grow_layouts(
         columns[axis] = np.tile(values, count)
         grown = LAYOUT_AXES[: position + 1]
         weight = prod(len(space.axes[name]) for name in LAYOUT_AXES[position + 1 :])
-        ready = [r for r in waiting if all(x in grown or x in r.knobs for x in r.reads)]
+        ready = [r for r in waiting if not r.knobs and all(name in grown for name in r.reads)]
         waiting = [rule for rule in waiting if rule not in ready]
         for rule in ready:
-            mask = layout_mask(rule, problem, space, Strategies(**columns))
+            mask = rule.mask(problem, Strategies(**columns))
             columns = _keep(columns, mask, removed, rule.name, weight)
         if axis == "schedule":
             mask = distinct_schedule(space, Strategies(**columns))
             columns = _keep(columns, mask, removed, ONE_STAGE, weight)
         count = len(columns[axis])
+    for rule in waiting:
+        mask = layout_mask(rule, problem, space, Strategies(**columns))
+        columns = _keep(columns, mask, removed, rule.name, 1)
     return sorted_layouts(Strategies(**columns)), removed
 
 

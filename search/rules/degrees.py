@@ -246,7 +246,7 @@ DEGREE_RULES = (
     Rule(
         name="ep_divides_shard_ranks",
         sentence="Expert parallel borrows from sharding, context and tensor ranks.",
-        reads=("tp", "cp", "ep", "dp_shard"),
+        reads=("tp", "cp", "ep", "sharding", "dp_shard"),
         holds=lambda p, s: s.dp_shard * s.cp * s.tp % s.ep == 0,
         why=lambda p, s: (
             f"dp_shard {s.dp_shard} x cp {s.cp} x tp {s.tp} is not divisible by "
