@@ -1,0 +1,65 @@
+"""``autopar estimate``: one strategy, with its full breakdown of time and memory."""
+
+from typing import Any
+
+import click
+
+from autopar.cli.examples import ExampleCommand
+from autopar.cli.group import WRONG_INPUT, complain
+from autopar.cli.options import axis_options, json_option, problem_options
+from autopar.cli.problem import problem_of
+from autopar.inputs import constants_for
+from autopar.report.documents import estimate_document
+from autopar.report.estimate_view import print_estimate
+from autopar.report.files import STDOUT, check_writable, write_text
+from autopar.report.json_text import json_text
+from autopar.report.search_view import problem_line, workload_line
+from autopar.report.terminal import Printer, narrate
+from cost_models.totals import job_memory_bytes
+from search.plan import price_strategies
+from search.rules import broken_rules
+
+
+@click.command(
+    "estimate",
+    cls=ExampleCommand,
+    examples=(
+        "autopar estimate --model 70b --gpus 512 --tp 4 --pp 4 --sharding zero1",
+        "autopar estimate --model 405b --tp 8 --seq-len 8192 --global-batch 4 --micro-batch-size 4",
+    ),
+)
+@problem_options
+@axis_options
+@click.option("--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order.")
+@click.option("--force", is_flag=True, help="Price it even where it breaks rules.")
+@json_option
+def command(**options: Any) -> int:
+    """One strategy, with its full breakdown of time and memory.
+
+    Data parallel takes the GPUs that the other degrees leave.  A strategy that breaks
+    rules is refused with all of them; see also `autopar explain`.
+    """
+    check_writable("--json", options["json_path"])
+    problem, strategy = problem_of(options, launcher=options["launcher"] or "any")
+    broken = broken_rules(problem, strategy)
+    if broken and not options["force"]:
+        for rule, why in broken:
+            complain(f"{rule.name}: {why}")
+        click.echo("hint: --force prices it all the same", err=True)
+        return WRONG_INPUT
+    constants = constants_for(problem.cluster, problem.workload.framework)
+    row = price_strategies(problem, [strategy], constants)[0]
+    totals = job_memory_bytes(problem.model, problem.cluster, problem.workload, strategy, constants)
+    path = options["json_path"]
+    if path is not None:
+        document = estimate_document(problem, row, totals, [rule.name for rule, _ in broken])
+        write_text("--json", path, json_text(document))
+        if path == STDOUT:
+            return 0
+        narrate(f"wrote {path}")
+    printer = Printer()
+    printer.line(problem_line(problem.model, problem.cluster))
+    printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
+    printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")
+    print_estimate(printer, row, problem.cluster, totals)
+    return 0

@@ -1,0 +1,96 @@
+"""From typed options to the words that :mod:`autopar.api` takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from shlex import quote
+from typing import Any
+
+from autopar.cli.options import axis_texts
+from autopar.cli.parsing import GpuCounts
+from autopar.cli.strategy import one_value, strategy_of
+from autopar.inputs import as_cluster, as_model, as_precision, as_workload
+from cost_models.errors import SpecError
+from cost_models.strategy import Strategy
+from cost_models.units import GIB
+from search.result import Priced
+from search.rules import Problem, launcher_called
+
+_MACHINE = ("gpu", "cluster")
+_WORKLOAD = ("seq_len", "global_batch", "tokens_per_batch", "optimizer", "framework")
+_OWN = ("gpus", *_MACHINE, *_WORKLOAD, "launcher", "precision", "reserve_gib")
+
+
+def space_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :func:`autopar.api.search`, as far as the user said them."""
+    _say_the_batch_once(options)
+    words = {
+        "model": options["model"],
+        "gpus": one_count(options["gpus"]),
+        "fixed": axis_texts(options),
+        **_said(options, (*_MACHINE, *_WORKLOAD, "launcher", "precision")),
+    }
+    if options["reserve_gib"] is not None:
+        cluster = as_cluster(words.pop("cluster", None), words.pop("gpu", None), words["gpus"])
+        words["cluster"] = _reserved(cluster, options["reserve_gib"])
+    return words
+
+
+def problem_of(options: Mapping[str, Any], *, launcher: str) -> tuple[Problem, Strategy]:
+    """One strategy, and what it is an answer to; it says how many GPUs where nobody does."""
+    _say_the_batch_once(options)
+    model = as_model(options["model"])
+    gpus = one_count(options["gpus"])
+    cluster = as_cluster(options["cluster"], options["gpu"], gpus or _from_file(options))
+    if options["cluster"] is not None:
+        gpus = cluster.n_gpus
+    rules = launcher_called(launcher)
+    typed = options["precision"]
+    precision = as_precision(None, cluster) if typed is None else one_value("precision", typed)
+    strategy = strategy_of(options, gpus, launcher=rules, moe=model.is_moe, precision=precision)
+    cluster = replace(cluster, n_gpus=strategy.world_size)
+    if options["reserve_gib"] is not None:
+        cluster = _reserved(cluster, options["reserve_gib"])
+    workload = as_workload(model, cluster, **_said(options, _WORKLOAD))
+    return Problem(model, cluster, workload, rules), strategy
+
+
+def one_count(gpus: GpuCounts | None) -> int | None:
+    """How many GPUs, where a range makes no sense."""
+    if gpus is None or gpus.single is not None:
+        return None if gpus is None else gpus.single
+    raise SpecError(f"--gpus must be one number here, got {gpus.text}")
+
+
+def command_words(options: Mapping[str, Any], best: Priced | None = None) -> str:
+    """The problem's options as they were typed, for the next command line about ``best``."""
+    typed = [f"--model {quote(options['model'])}"]
+    for name in _OWN:
+        value = options.get(name)
+        if best is not None and value is not None:
+            value = {"gpus": best.world_size, "precision": best.strategy.precision.label}.get(
+                name, value
+            )
+        if value is not None:
+            text = value.text if isinstance(value, GpuCounts) else str(value)
+            typed.append(f"--{name.replace('_', '-')} {quote(text)}")
+    return " ".join(typed)
+
+
+def _say_the_batch_once(options: Mapping[str, Any]) -> None:
+    if options["global_batch"] is not None and options["tokens_per_batch"] is not None:
+        raise SpecError(
+            "--global-batch and --tokens-per-batch say the same thing", hint="give one of them"
+        )
+
+
+def _from_file(options: Mapping[str, Any]) -> int | None:
+    """None leaves the count to the cluster file; without one, the strategy will say."""
+    return None if options["cluster"] is not None else 1
+
+
+def _said(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def _reserved(cluster: Any, reserve_gib: float) -> Any:
+    return replace(cluster, reserved_bytes=reserve_gib * GIB)

@@ -1,0 +1,96 @@
+"""``autopar search``: the Pareto frontier of memory against step time."""
+
+from typing import Any
+
+import click
+
+from autopar import api
+from autopar.cli.examples import ExampleCommand
+from autopar.cli.options import axis_options, csv_option, json_option, problem_options
+from autopar.cli.parsing import Whole
+from autopar.cli.problem import command_words, space_words
+from autopar.report.documents import rows_csv, search_document
+from autopar.report.files import STDOUT, check_writable, write_text
+from autopar.report.json_text import json_text
+from autopar.report.progress import Bar
+from autopar.report.search_view import nothing_lines, print_search
+from autopar.report.terminal import Printer, narrate
+
+NOTHING_FITS = 1
+
+
+@click.command(
+    "search",
+    cls=ExampleCommand,
+    examples=(
+        "autopar search --gpus 512 --model 70b",
+        "autopar search --gpus 96 --model 8x7b --tp 1-8 --sharding zero1,fsdp --json out.json",
+    ),
+)
+@problem_options
+@click.option(
+    "--space",
+    default="core",
+    show_default=True,
+    metavar="core|full",
+    help="How much is open where no axis is given.",
+)
+@axis_options
+@click.option(
+    "--top",
+    type=Whole(10**6),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Rows of the table.",
+)
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    metavar="auto|sweep|explore",
+    help="Every strategy, or a guided sample of them.",
+)
+@click.option(
+    "--seed",
+    type=Whole(2**32 - 1, least=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Same seed, same answer, byte for byte.",
+)
+@json_option
+@csv_option
+def command(**options: Any) -> int:
+    """The Pareto frontier of memory against step time, ranked by time.
+
+    Axes take one value, several (4,8) or a range (1-16); what is not given is searched.
+    """
+    json_path, csv_path = options["json_path"], options["csv_path"]
+    check_writable("--json", json_path)
+    check_writable("--csv", csv_path)
+    if json_path == csv_path == STDOUT:
+        raise click.UsageError("--json - and --csv - both want standard output")
+    with Bar("searching") as progress:
+        result = api.search(
+            **space_words(options),
+            space=options["space"],
+            method=options["method"],
+            seed=options["seed"],
+            progress=progress,
+        )
+    if json_path is not None:
+        write_text("--json", json_path, json_text(search_document(result)))
+    if csv_path is not None:
+        write_text("--csv", csv_path, rows_csv(result.frontier))
+    if STDOUT not in (json_path, csv_path) and result.frontier:
+        again = command_words(options, result.frontier[0])
+        print_search(Printer(), result, top=options["top"], again=again)
+    for path in (json_path, csv_path):
+        if path not in (None, STDOUT):
+            narrate(f"wrote {path}")
+    if result.frontier:
+        return 0
+    for line in nothing_lines(result):
+        click.echo(line, err=True)
+    return NOTHING_FITS

@@ -1,0 +1,87 @@
+"""From one value of each axis to a strategy, with sensible values for what is not typed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from autopar.cli.options import axis_texts
+from cost_models.errors import SpecError
+from cost_models.strategy import Precision, Schedule, Sharding, Strategy
+from search.axes import parse_axis
+from search.canonical import canonical_strategy
+from search.rules import Launcher
+
+
+def strategy_of(
+    options: Mapping[str, Any],
+    gpus: int | None,
+    *,
+    launcher: Launcher,
+    moe: bool,
+    precision: Precision,
+) -> Strategy:
+    """The strategy that the options describe.
+
+    Where they are not typed, data parallel takes the GPUs that are left, sequence
+    parallel goes with tensor parallel, several chunks are interleaved, and switches that
+    have nothing to act on are off.
+    """
+    typed = {name: one_value(name, text) for name, text in axis_texts(options).items()}
+    given = {"precision": precision, **typed}
+    inner = Strategy(**{name: given[name] for name in ("tp", "pp", "cp") if name in given})
+    given["dp"] = dp = _data_parallel(inner, gpus) if "dp" not in given else given["dp"]
+    if gpus is not None and dp * inner.world_size != gpus:
+        raise SpecError(
+            f"dp {dp} x {_product(inner)} = {dp * inner.world_size} GPUs, but --gpus is {gpus}",
+            hint="leave --dp out: it takes what is left",
+        )
+    sharding = given.get("sharding", Sharding.NONE)
+    if sharding != Sharding.HSDP:
+        given["dp_shard"] = 1 if sharding == Sharding.NONE else dp
+    elif "dp_shard" not in given:
+        raise SpecError("--sharding hsdp needs --dp-shard, the ranks in one shard group")
+    given.setdefault("sequence_parallel", inner.tp > 1 and launcher.sequence_parallel)
+    if given.get("vpp", 1) > 1:
+        given.setdefault("schedule", Schedule.INTERLEAVED)
+    plain = canonical_strategy(Strategy(**given), moe=moe)
+    stages = options.get("stage_layers")
+    if stages is not None:
+        typed["stage_layers"] = _stage_layers(stages, inner.pp * given.get("vpp", 1))
+    return plain.with_(**typed)
+
+
+def one_value(name: str, text: str) -> Any:
+    """The single value that ``text`` names; raises SpecError where it names several."""
+    values = parse_axis(name, text, ())
+    if len(values) != 1:
+        option = f"--{name.replace('_', '-')}"
+        raise SpecError(f"{option} must be one value here, got {text}")
+    return values[0]
+
+
+def _product(inner: Strategy) -> str:
+    return f"tp {inner.tp} x pp {inner.pp} x cp {inner.cp}"
+
+
+def _data_parallel(inner: Strategy, gpus: int | None) -> int:
+    if gpus is None:
+        return 1
+    dp, left = divmod(gpus, inner.world_size)
+    if left:
+        near = " or ".join(str(n) for n in (gpus - left, gpus - left + inner.world_size) if n)
+        raise SpecError(
+            f"--gpus {gpus} is not divisible by {_product(inner)} = {inner.world_size}",
+            hint=f"the nearest that is: {near}",
+        )
+    return dp
+
+
+def _stage_layers(text: str, chunks: int) -> tuple[int, ...]:
+    try:
+        layers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise SpecError(f"--stage-layers must be counts like 10,12,10, got {text}") from None
+    if len(layers) != chunks or min(layers) < 0:
+        raise SpecError(
+            f"--stage-layers must name the layers of all {chunks} chunks, got {len(layers)}: {text}"
+        )
+    return layers

@@ -1,0 +1,95 @@
+"""The public documents: ``autopar/search/1`` and ``autopar/estimate/1``, and rows as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from autopar.report.catalog import gpu_document, model_document
+from cost_models.cluster import Cluster
+from cost_models.workload import Workload
+from search.plan import versions
+from search.result import Priced, SearchResult
+from search.rules import Problem
+
+SEARCH_SCHEMA = "autopar/search/1"
+ESTIMATE_SCHEMA = "autopar/estimate/1"
+
+
+def search_document(result: SearchResult, top: int | None = None) -> dict[str, Any]:
+    """What a search found, for programs; the first ``top`` rows of the frontier, or all."""
+    document = {
+        "schema": SEARCH_SCHEMA,
+        "model": model_document(result.model),
+        "cluster": cluster_document(result.cluster),
+        "workload": workload_document(result.workload),
+        "launcher": result.launcher,
+        "seed": result.seed,
+        "versions": result.versions,
+        "counts": asdict(result.counts),
+        "certificate": asdict(result.certificate),
+        "frontier": [
+            row_document(row, rank) for rank, row in enumerate(result.frontier[:top], start=1)
+        ],
+    }
+    if result.explanation is not None:
+        document["explanation"] = result.explanation
+    return document
+
+
+def estimate_document(
+    problem: Problem, row: Priced, totals: Mapping[str, float], broken: Sequence[str]
+) -> dict[str, Any]:
+    """One strategy's row with its problem, and the memory of the whole job."""
+    return {
+        "schema": ESTIMATE_SCHEMA,
+        "model": model_document(problem.model),
+        "cluster": cluster_document(problem.cluster),
+        "workload": workload_document(problem.workload),
+        "launcher": problem.launcher.name,
+        "versions": versions(),
+        **row_document(row, 1),
+        "legal": not broken,
+        "broken_rules": list(broken),
+        "fits": row.memory_bytes <= problem.cluster.usable_memory_bytes,
+        "job_memory_bytes": dict(totals),
+    }
+
+
+def row_document(row: Priced, rank: int) -> dict[str, Any]:
+    """One row of a frontier under its rank."""
+    return {"rank": rank, **row.to_json()}
+
+
+def cluster_document(cluster: Cluster) -> dict[str, Any]:
+    """The machines, in SI units."""
+    return asdict(cluster) | {"gpu": gpu_document(cluster.gpu)}
+
+
+def workload_document(workload: Workload) -> dict[str, Any]:
+    """What one step trains."""
+    return asdict(workload) | {"tokens_per_step": workload.tokens_per_step}
+
+
+def rows_csv(rows: Sequence[Priced]) -> str:
+    """Rows under one head, nested values spread over dotted columns."""
+    documents = [_flat(row_document(row, rank)) for rank, row in enumerate(rows, start=1)]
+    heads = list(dict.fromkeys(name for document in documents for name in document))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, heads or ["rank"], lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(documents)
+    return text.getvalue()
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[prefix + name] = " ".join(map(str, value))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,182 @@
+"""What a person reads after a search: one line of how, the frontier, what to do next."""
+
+from collections.abc import Sequence
+
+from autopar.report.strategy_words import (
+    flags,
+    layout_words,
+    other_words,
+    recompute_words,
+    schedule_words,
+    sharding_words,
+)
+from autopar.report.table import Column, Table
+from autopar.report.terminal import Printer
+from autopar.report.words import (
+    interval,
+    percent,
+    plain_count,
+    seconds_alike,
+    short_count,
+    whole_percent,
+)
+from cost_models.cluster import Cluster
+from cost_models.model import ModelSpec
+from cost_models.strategy import Strategy
+from cost_models.units import gib
+from cost_models.workload import Workload
+from search.result import Priced, SearchResult
+
+_MOST_RULES = 3
+_OTHER = "other"
+
+
+def problem_lines(result: SearchResult) -> list[str]:
+    """What is trained on what, defaults included."""
+    precisions = sorted({row.strategy.precision.label for row in result.frontier})
+    return [
+        problem_line(result.model, result.cluster),
+        workload_line(result.workload, ", ".join(precisions), result.launcher),
+    ]
+
+
+def problem_line(model: ModelSpec, cluster: Cluster) -> str:
+    """The model and the machines."""
+    active = f", {short_count(model.n_active_parameters)} active" if model.is_moe else ""
+    return (
+        f"{model.name} ({short_count(model.n_parameters)} parameters{active}) "
+        f"on {cluster.n_gpus} x {cluster.gpu.name}"
+    )
+
+
+def workload_line(workload: Workload, precision: str, launcher: str) -> str:
+    """The batch and the software."""
+    return (
+        f"batch {plain_count(workload.global_batch_size)} x "
+        f"{plain_count(workload.sequence_length)} tokens "
+        f"({short_count(workload.tokens_per_step)}), {precision}, {workload.optimizer.name}, "
+        f"as {workload.framework.name} runs it, rules of {launcher}"
+    )
+
+
+def searched_line(result: SearchResult) -> str:
+    """How the space shrank, by what, and what is proved."""
+    counts = result.counts
+    pruned = sorted(counts.pruned_by.items(), key=lambda item: -item[1])
+    named = [f"{rule} {short_count(n)}" for rule, n in pruned[:_MOST_RULES] if n]
+    more = sum(1 for _, n in pruned[_MOST_RULES:] if n)
+    by = f" (pruned by {', '.join(named)}{f', {more} more' if more else ''})" if named else ""
+    cut = f", {short_count(counts.cut_by_bound)} cut by bounds" if counts.cut_by_bound else ""
+    proof = "frontier complete" if result.certificate.complete else "frontier not proved complete"
+    return (
+        f"{short_count(counts.space)} strategies: {short_count(counts.legal)} legal, "
+        f"{short_count(counts.fits)} fit, {short_count(counts.priced)} priced{cut}{by}; "
+        f"{proof} ({result.certificate.method})"
+    )
+
+
+def frontier_table(rows: Sequence[Priced], usable_bytes: float) -> Table:
+    """The frontier, fastest first; columns that never say anything are left out."""
+    costs = any(row.usd_per_step is not None for row in rows)
+    worlds = len({row.world_size for row in rows}) > 1
+    columns = (
+        Column("#", right=True, style="dim"),
+        Column("GPUs", right=True),
+        Column("layout", style="bold"),
+        Column("mbs", right=True),
+        Column("schedule"),
+        Column("sharding"),
+        Column("recompute"),
+        Column(_OTHER, keep=1),
+        Column("GiB", right=True),
+        Column("used", right=True, keep=5),
+        Column("step", right=True, style="bold"),
+        Column("+-", right=True, keep=6),
+        Column("$/step", right=True),
+        Column("tok/s/GPU", right=True, keep=4),
+        Column("MFU", right=True),
+    )
+    steps = seconds_alike(
+        [row.step_time_s for row in rows], anchor_s=min(row.step_time_s for row in rows)
+    )
+    cells = tuple(
+        (
+            str(rank),
+            str(row.world_size) if worlds else "",
+            layout_words(row.strategy),
+            str(row.strategy.micro_batch_size),
+            schedule_words(row.strategy),
+            sharding_words(row.strategy),
+            recompute_words(row.strategy),
+            other_words(row.strategy),
+            f"{gib(row.memory_bytes):.1f}",
+            whole_percent(row.memory_bytes / usable_bytes),
+            steps[rank - 1],
+            interval(row.step_time_low_s, row.step_time_s, row.step_time_high_s),
+            f"{row.usd_per_step:.2f}" if costs and row.usd_per_step is not None else "",
+            f"{row.tokens_per_s_per_gpu:.0f}",
+            percent(row.mfu),
+        )
+        for rank, row in enumerate(rows, start=1)
+    )
+    return Table(columns, cells).without_empty()
+
+
+def print_search(printer: Printer, result: SearchResult, *, top: int, again: str) -> None:
+    """The whole answer of a search that found something.
+
+    ``again`` is the problem's part of the command line, for what to type next.
+    """
+    rows = result.frontier[:top]
+    printer.lines(problem_lines(result))
+    printer.line(searched_line(result))
+    printer.line()
+    table = frontier_table(rows, result.cluster.usable_memory_bytes)
+    printer.table(table)
+    if _OTHER not in (column.head for column in table.fitted(printer.width).columns):
+        printer.lines(other_lines(rows))
+    hidden = len(result.frontier) - len(rows)
+    if hidden > 0:
+        printer.line(f"{hidden} more on the frontier, smaller and slower: --top {top + hidden}")
+    printer.line()
+    printer.lines(next_lines(result, rows[0].strategy, again), whole=True)
+
+
+def other_lines(rows: Sequence[Priced]) -> list[str]:
+    """The knobs that the table had no room for, rows alike together."""
+    ranks: dict[str, list[int]] = {}
+    for rank, row in enumerate(rows, start=1):
+        ranks.setdefault(other_words(row.strategy), []).append(rank)
+    return [f"{_ranges(found)}: {words}" for words, found in ranks.items() if words]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ranks in few characters.
+
+    >>> _ranges([1, 2, 3, 5, 9, 10])
+    '#1-3, 5, 9-10'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = (str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+    return "#" + ", ".join(texts)
+
+
+def next_lines(result: SearchResult, best: Strategy, again: str) -> list[str]:
+    """Commands that make sense after this one."""
+    knobs = flags(best, moe=result.model.is_moe)
+    return [
+        "next:",
+        f"  autopar estimate {again} {knobs}",
+        f"  autopar explain {again}",
+        f"  autopar search {again} --json result.json",
+    ]
+
+
+def nothing_lines(result: SearchResult) -> list[str]:
+    """Why there is no frontier, for standard error."""
+    return [f"error: {result.explanation or 'no strategy is legal and fits'}"]
