@@ -17,6 +17,9 @@ _POSITIONS: Mapping[Position, str] = {
     "alibi": "none",
 }
 
+_LONGEST = 2048
+"""Positions where a script gives neither their number nor the sequence's length."""
+
 
 def write_model(model: ModelSpec, sequence_length: int) -> tuple[Values, list[str]]:
     """Arguments that build ``model``, and what Megatron cannot build, each with the reason."""
@@ -159,7 +162,9 @@ def read_model(values: Mapping[str, Any], *, name: str, vocab_size: int) -> Mode
         norm=_NORMS.get(get(values, "normalization"), "rmsnorm"),
         qk_norm=bool(get(values, "qk_layernorm")) and not mla,
         position=next((p for p, n in _POSITIONS.items() if n == position), "rope"),
-        max_sequence_length=get(values, "max_position_embeddings"),
+        max_sequence_length=get(values, "max_position_embeddings")
+        or get(values, "seq_length")
+        or _LONGEST,
         qkv_bias=biased or bool(get(values, "add_qkv_bias")),
         attention_out_bias=biased,
         mlp_bias=biased and (not all_moe or "shared_expert_ffn_size" in experts),

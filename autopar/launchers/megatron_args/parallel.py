@@ -8,6 +8,7 @@ from autopar.launchers.megatron_args.flags import Values, get
 from autopar.launchers.megatron_args.layout import read_layout, write_layout
 from autopar.launchers.plan import Plan
 from cost_models.errors import SpecError
+from cost_models.framework import Framework
 from cost_models.partition import even_stage_layers
 from cost_models.strategy import ContextParallel, Order, Schedule, Sharding
 
@@ -23,6 +24,7 @@ _FSDP_STRATEGIES = {
     "optim_grads": Sharding.ZERO2,
     "optim_grads_params": Sharding.FSDP,
 }
+_EVEN = Framework(name="megatron-lm", family="megatron", partition="even")
 _FULLY_SHARDED = (Sharding.ZERO3, Sharding.FSDP, Sharding.HSDP)
 
 
@@ -64,9 +66,12 @@ def dealt_stages(plan: Plan) -> tuple[int, ...] | None:
     chunks = s.pp * s.vpp
     if given is not None or s.pp == 1 or chunks > model.n_layers:
         return given
-    if model.n_layers % chunks == 0 or (model.n_layers + 2) % chunks == 0:
-        return None
-    return even_stage_layers(model, plan.workload.framework, s.pp, s.vpp)
+    dealt = even_stage_layers(model, plan.workload.framework, s.pp, s.vpp)
+    if -model.n_layers % chunks > 2:
+        return dealt
+    # nothing, the loss, or embedding and loss counted as layers: that deals like ours
+    own = even_stage_layers(model, _EVEN, s.pp, s.vpp)
+    return None if dealt == own else dealt
 
 
 def write_pipeline(plan: Plan) -> Values:
@@ -79,13 +84,9 @@ def write_pipeline(plan: Plan) -> Values:
     else:
         if s.vpp > 1:
             values["num_virtual_stages_per_pipeline_rank"] = s.vpp
-        if (
-            s.pp > 1
-            and model.n_layers % (s.pp * s.vpp)
-            and not (model.n_layers + 2) % (s.pp * s.vpp)
-        ):
-            values["account_for_embedding_in_pipeline_split"] = True
-            values["account_for_loss_in_pipeline_split"] = True
+        short = -model.n_layers % (s.pp * s.vpp)
+        values["account_for_embedding_in_pipeline_split"] = s.pp > 1 and short == 2
+        values["account_for_loss_in_pipeline_split"] = s.pp > 1 and short in (1, 2)
     if s.vpp > 1:
         values["overlap_p2p_comm"] = s.overlap_p2p
     return values
@@ -220,13 +221,10 @@ def _read_stages(values: Mapping[str, Any], pp: int) -> tuple[tuple[int, ...] | 
     if each and not vpp and total:
         vpp = max((total + sum(ends)) // pp // each, 1)
     vpp = int(vpp or 1)
-    if (
-        not total
-        or pp * vpp < 2
-        or all(ends)
-        or (first is None and last is None and ends == [0, 0])
-    ):
-        return None, vpp  # with both ends counted as layers, the shares are those of an even deal
+    if not total or pp * vpp < 2 or (first is None and last is None and not any(ends)):
+        return None, vpp
+    if ends[1] and (total + sum(ends)) % (pp * vpp) == 0:
+        return None, vpp  # the shares are those of an even deal that is one or two layers short
     if any(ends):
         per_chunk = (total + sum(ends)) // (pp * vpp)
         chunks = [per_chunk] * (pp * vpp)
