@@ -202,6 +202,11 @@ def _require_expressible(s: Strategy) -> None:
         raise refuse(name, "cp", s.cp, "cp 1, or tp 1 with cp: Ulysses excludes tensor parallel")
     if s.ep > 1 and s.etp > 1:
         raise refuse(name, "etp", s.etp, "etp 1")
+    if s.ep > 1 and s.tp > 1 and s.pp > 1:
+        raise refuse(name, "pp", s.pp, "pp 1, or tp 1 with expert parallel in a pipeline")
+    if s.ep > 1 and s.tp > 1 and s.optimizer_offload > 0:
+        closest = "optimizer_offload 0, or tp 1 with expert parallel"
+        raise refuse(name, "optimizer_offload", s.optimizer_offload, closest)
 
 
 def _zero(s: Strategy) -> dict[str, Any]:

@@ -6,16 +6,9 @@ from dataclasses import fields
 from autopar.launchers.plan import Plan
 from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
-from cost_models.strategy import (
-    ContextParallel,
-    Label,
-    Order,
-    Recompute,
-    Schedule,
-    Sharding,
-    Strategy,
-)
+from cost_models.strategy import Label, Recompute, Sharding, Strategy
 from cost_models.units import GIB
+from search.canonical import canonical_strategy
 
 UNSAID: Mapping[str, str] = {
     "activation_offload": "it has no switch for it",
@@ -33,52 +26,26 @@ UNSAID: Mapping[str, str] = {
 
 
 def effective(strategy: Strategy, model: ModelSpec | None = None) -> Strategy:
-    """The same layout with the knobs that have no effect in it at their defaults.
+    """The same layout in its canonical spelling, knobs without effect at their defaults.
 
-    >>> effective(Strategy(dp=8, schedule=Schedule.ZB_1P, cp_comm=ContextParallel.A2A))
-    ... # doctest: +ELLIPSIS
-    Strategy(dp=8, ..., schedule=<Schedule._1F1B: 0>, ..., cp_comm=<ContextParallel.P2P: 0>, ...)
+    Beyond :mod:`search.canonical`, which serves arrays of every layout at once: a sharding
+    of one rank is none, one group of hsdp is fsdp, and a model without experts has no etp.
+
+    >>> effective(Strategy(dp=8, vpp=4, overlap_tp=True)) == effective(Strategy(dp=8))
+    True
     """
-    s, idle = strategy, Strategy()
+    s = strategy
+    moe = model.is_moe if model is not None else s.ep * s.etp > 1
     changes: dict[str, object] = {}
-
-    def reset(*names: str) -> None:
-        changes.update({name: getattr(idle, name) for name in names})
-
     if s.pp == 1:
-        reset("vpp", "schedule", "overlap_p2p", "stage_layers")
-    elif s.schedule == Schedule.INTERLEAVED and s.vpp == 1:
-        changes["schedule"] = Schedule._1F1B
-    elif s.schedule == Schedule._1F1B and s.vpp > 1:
-        changes["schedule"] = Schedule.INTERLEAVED
-    if s.pp == 1 or s.dp == 1:
-        changes["order"] = Order.TP_CP_EP_DP_PP
-    if s.tp == 1:
-        reset("sequence_parallel", "overlap_tp")
-    if s.cp == 1:
-        changes["cp_comm"] = ContextParallel.P2P
-    if s.ep == 1:
-        reset("overlap_ep")
-    if model is not None and not model.is_moe:
-        reset("etp")
-    if s.recompute != Recompute.FULL:
-        reset("recompute_layers")
-    sharding = s.sharding
-    if s.dp * s.cp == 1 or (sharding == Sharding.HSDP and s.dp_shard * s.cp == 1):
-        sharding = Sharding.NONE
-    elif sharding == Sharding.HSDP and s.dp_shard == s.dp:
-        sharding = Sharding.FSDP
-    changes["sharding"] = sharding
-    if sharding == Sharding.NONE:
-        reset("dp_shard")
-        changes["overlap_param_gather"] = False
-    elif sharding != Sharding.HSDP:
-        changes["dp_shard"] = s.dp
-    if sharding not in (Sharding.FSDP, Sharding.HSDP):
-        reset("reshard_after_forward")
-    if s.dp * s.cp == 1:
-        reset("overlap_grad_reduce")
-    return s.with_(**changes)
+        changes |= {"vpp": 1, "stage_layers": None}
+    if not moe:
+        changes["etp"] = 1
+    if s.dp * s.cp == 1 or (s.sharding == Sharding.HSDP and s.dp_shard * s.cp == 1):
+        changes |= {"sharding": Sharding.NONE, "dp_shard": 1}
+    elif s.sharding == Sharding.HSDP and s.dp_shard == s.dp:
+        changes["sharding"] = Sharding.FSDP
+    return canonical_strategy(s.with_(**changes), moe=moe)
 
 
 def not_expressed(

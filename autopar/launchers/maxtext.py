@@ -41,6 +41,8 @@ TARGETS = "MaxText 0.2.5"
 CONFIG = "maxtext.yml"
 
 REASONS: Mapping[str, str] = {
+    "sharding": "weights are sharded over the context and expert axes too",
+    "dp_shard": "weights are sharded over the context and expert axes too",
     "etp": "the tensor axis cuts the experts too",
     "schedule": "every forward pass runs before the first backward pass, and keeps its activations",
     "cp_comm": "on GPUs keys and values are gathered or go round a ring",
@@ -116,12 +118,9 @@ def _require_expressible(s: Strategy, plan: Plan) -> None:
     name = "maxtext"
     if s.sharding in (Sharding.ZERO2, Sharding.ZERO3):
         raise refuse(name, "sharding", s.sharding, "fsdp")
-    if s.sharding in (Sharding.NONE, Sharding.ZERO1) and s.cp > 1:
-        raise refuse(name, "sharding", s.sharding, "fsdp, for weights are sharded over cp too")
-    if s.sharding in (Sharding.NONE, Sharding.ZERO1) and s.ep > 1:
-        raise refuse(name, "sharding", s.sharding, "fsdp, for weights are sharded over ep too")
-    if s.ep > 1 and s.dp_shard % s.ep:
-        raise refuse(name, "ep", s.ep, f"an ep that divides dp_shard {s.dp_shard}")
+    shard = _sharded(s) or s.dp
+    if shard % s.ep:
+        raise refuse(name, "ep", s.ep, f"an ep that divides {shard} data-parallel ranks")
     if s.pp == 1:
         return
     checked_stages(plan)
@@ -160,17 +159,21 @@ def _batch(plan: Plan, s: Strategy) -> dict[str, Any]:
 
 def axis_sizes(s: Strategy) -> dict[Axis, int]:
     """Ranks on each axis of the mesh."""
-    gathered = s.sharding in (Sharding.FSDP, Sharding.HSDP)
-    shard = s.dp_shard if gathered else 1
+    shard = _sharded(s) or s.ep
     tensor: Axis = "tensor_sequence" if s.sequence_parallel else "tensor"
     sizes: dict[Axis, int] = dict.fromkeys(AXES, 1)
     sizes[tensor] = s.tp
     sizes["context"] = s.cp
     sizes["expert"] = s.ep
-    sizes["fsdp"] = shard // s.ep if gathered else 1
+    sizes["fsdp"] = shard // s.ep
     sizes["data"] = s.dp // shard
     sizes["pipeline"] = s.pp
     return sizes
+
+
+def _sharded(s: Strategy) -> int:
+    """Data-parallel ranks that share out the weights, 0 where each has all of them."""
+    return s.dp_shard if s.sharding in (Sharding.FSDP, Sharding.HSDP) else 0
 
 
 def _mesh(plan: Plan, s: Strategy) -> dict[str, Any]:

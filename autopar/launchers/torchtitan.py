@@ -43,6 +43,9 @@ MODULE, FUNCTION = "autopar_run", "autopar_best"
 SOURCE, COMMAND = f"{MODULE}/config_registry.py", "launch.sh"
 
 REASONS: Mapping[str, str] = {
+    "sharding": "weights are sharded over context ranks too",
+    "dp_shard": "weights are sharded over context ranks too",
+    "reshard_after_forward": "weights are sharded over context ranks too",
     "etp": "experts are cut by tensor parallel where ep is 1, and never where it is more",
     "cp_comm": "keys and values are gathered",
     "recompute": "it recomputes whole layers, or all but the dearest operations of each",
@@ -100,8 +103,6 @@ def _require_expressible(s: Strategy, plan: Plan) -> None:
     name = "torchtitan"
     if s.sharding in (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3):
         raise refuse(name, "sharding", s.sharding, "fsdp")
-    if s.sharding == Sharding.NONE and s.cp > 1:
-        raise refuse(name, "sharding", s.sharding, "fsdp, for weights are sharded over cp too")
     if s.ep > 1 and s.etp > 1:
         raise refuse(name, "etp", s.etp, "etp 1")
     if s.ep > 1 and (s.dp // _replicas(s)) * s.cp * s.tp % s.ep:

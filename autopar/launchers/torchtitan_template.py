@@ -82,11 +82,8 @@ def module_text(
         before, own_names, own_imports = _own_model(model)
         names += own_names
         imports += own_imports
-        body.append("    config.model_spec = _model_spec()")
-        if convert is not None:
-            body.append(f"    converter = {convert}.build()")
-            body.append("    converted = converter.convert(config.model_spec.model)")
-            body.append("    config.model_spec = replace(config.model_spec, model=converted)")
+        converters = f"converters=[{convert}]" if convert is not None else ""
+        body.append(f"    config.model_spec = _model_spec({converters})")
         body.append('    config.loss.loss_fn.global_vocab_size = MODEL["vocab_size"]')
     else:
         body += _flavor(model, convert, mtp=mtp)
@@ -164,7 +161,7 @@ def _own_model(model: TitanModel) -> tuple[list[str], list[str], list[str]]:
 MODEL = {pformat(dict(model.shape), width=92, sort_dicts=False)}
 
 
-def _model_spec() -> ModelSpec:
+def _model_spec(converters=()) -> ModelSpec:
     spec = model_registry({model.flavor!r})
     model, dim, vocabulary = spec.model, MODEL["dim"], MODEL["vocab_size"]
     model.dim, model.vocab_size = dim, vocabulary
@@ -175,5 +172,7 @@ def _model_spec() -> ModelSpec:
     model.lm_head = replace(
         model.lm_head, in_features=dim, out_features=vocabulary{initial}
     )
-{layers}    return spec"""
+{layers}    for converter in converters:
+        model = converter.build().convert(model)
+    return replace(spec, model=model)"""
     return text.splitlines(), names, imports

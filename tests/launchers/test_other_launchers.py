@@ -1,0 +1,277 @@
+"""What torchtitan, DeepSpeed, Accelerate and MaxText say of our files, both ways.
+
+Files of plans that the rules call legal must be taken, and hold the sizes of the plan;
+files that are refused must come from plans that the rules call illegal.  Where they and
+we disagree, the tables below say why; a disagreement that is not in them fails.
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from autopar.launchers import launcher
+from autopar.launchers.knobs import effective
+from autopar.launchers.plan import Plan
+from cost_models.catalog.gpus import load_gpu
+from cost_models.catalog.models import load_model
+from cost_models.cluster import Cluster
+from cost_models.errors import SpecError
+from cost_models.strategy import Sharding, Strategy
+from search.rules import Problem, broken_rules
+from tests.launchers.ask import interpreter
+from tests.launchers.install import folder
+from tests.launchers.random_layouts import random_plan, workload
+
+pytestmark = pytest.mark.launchers
+
+NEEDED = {
+    "torchtitan": "torchtitan",
+    "deepspeed": "deepspeed",
+    "accelerate": "accelerate",
+    "maxtext": "jax",
+}
+PLANS = 500
+"""Plans whose files each launcher sees."""
+
+UNCHECKED: dict[str, dict[str, str]] = {
+    "torchtitan": {
+        "hsdp_splits_group": "hsdp over one rank, or over all, is just another name for it",
+        "optimizer_offload_needs_sharding": "checked by no parser; offload rides on fully_shard",
+        "interleaving_rounds_micro_batches": "the schedule object checks it, on ranks only",
+        "micro_batches_fill_stages": "a warning there: the pipeline runs, mostly idle",
+        "gpu_has_precision": "a converter asks the GPU, which the check pretends to be able",
+    },
+    "deepspeed": {
+        "zero3_without_tp": "0.19.8 runs automatic tensor parallel under ZeRO-3: ours is stricter",
+        "sequence_fits_positions": "DeepSpeed does not see the model",
+        "zero_gradients_need_one_stage": "the pipeline engine refuses it when it starts",
+        "optimizer_offload_needs_sharding": "we leave offload out of the JSON under stage 0",
+        "tp_divides_heads": "AutoTP gives the ranks unequal shares",
+        "ep_divides_experts": "checked when the experts are found in the model",
+    },
+    "accelerate": {
+        "hsdp_splits_group": "hsdp over one rank, or over all, is just another name for it",
+        "optimizer_offload_needs_sharding": "without sharding there is no fsdp_config to say it",
+        "tp_divides_kv_heads": "Accelerate does not see the model",
+        "tp_divides_heads": "Accelerate does not see the model",
+        "cp_splits_sequence": "Accelerate does not see the sequence",
+    },
+    "maxtext": {
+        "hsdp_splits_group": "hsdp over one rank, or over all, is just another name for it",
+        "gpu_has_precision": "the parser does not ask the GPU",
+        "recompute_modules_exist": "tensors that do not exist are never computed again",
+        "optimizer_offload_needs_sharding": "its optimizer can go to the host without sharding",
+        "tp_divides_kv_heads": "shows when weights are laid out",
+        "tp_divides_heads": "shows when weights are laid out",
+        "cp_splits_sequence": "shows when the batch is laid out",
+        "sp_splits_sequence": "shows when the batch is laid out",
+        "replicas_need_sharding": "not asked of it",
+    },
+}
+"""Rules of ours that the launcher's parsers do not check, and why."""
+
+STRICTER: dict[str, dict[str, str]] = {
+    "torchtitan": {},
+    "deepspeed": {
+        "pp": "AutoEP with AutoTP needs one pipeline stage; the rules do not know yet",
+        "optimizer_offload": "AutoEP with AutoTP refuses offload; the rules do not know yet",
+    },
+    "accelerate": {},
+    "maxtext": {
+        "ep": "the expert axis is cut out of the sharded ranks; the rules do not know yet",
+    },
+}
+"""Knobs for which emitting refuses plans that the rules call legal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One plan, the rules it breaks, and the launcher's answer."""
+
+    plan: Plan
+    broken: tuple[str, ...]
+    answer: dict[str, Any]
+
+
+def ask(name: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The launcher's verdicts, in order; skips where its packages are not installed."""
+    python = interpreter(NEEDED[name])
+    unpacked = folder().resolve() / "wheels" / "maxtext"
+    if name == "maxtext" and not unpacked.is_dir():
+        pytest.skip(f"no {unpacked}: run python tests/launchers/install_others.py")
+    done = subprocess.run(
+        [python, "-W", "ignore", Path(__file__).with_name("other_verdicts.py")],
+        input="".join(json.dumps(q) + "\n" for q in questions),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def problem(plan: Plan, name: str) -> Problem:
+    """The plan without its strategy."""
+    return Problem.of(plan.model, plan.cluster, plan.workload, name)
+
+
+@pytest.fixture(scope="module", params=sorted(NEEDED))
+def cases(request: pytest.FixtureRequest) -> tuple[str, list[Case]]:
+    """Random plans with the launcher's verdicts on them."""
+    name = str(request.param)
+    interpreter(NEEDED[name])
+    questions: list[dict[str, Any]] = []
+    plans: list[tuple[Plan, tuple[str, ...]]] = []
+    seed = 0
+    while len(plans) < PLANS:
+        plan = random_plan(Random(seed), name)  # noqa: S311
+        seed += 1
+        broken = tuple(rule.name for rule, _ in broken_rules(problem(plan, name), plan.strategy))
+        try:
+            files = launcher(name).emit(plan).files
+        except SpecError as error:
+            knob = str(error).removeprefix("strategy.").split()[0]
+            if not broken and knob not in STRICTER[name]:
+                pytest.fail(f"plan {seed - 1} of {name} is legal, yet: {error}")
+            continue
+        plans.append((plan, broken))
+        world = plan.strategy.world_size
+        questions.append({"launcher": name, "files": files, "world": world})
+    answers = ask(name, questions)
+    return name, [Case(p, b, a) for (p, b), a in zip(plans, answers, strict=True)]
+
+
+def test_legal_plans_are_accepted(cases: tuple[str, list[Case]]) -> None:
+    """What the rules call legal, the launcher's own code takes."""
+    _, found = cases
+
+    refused = [
+        (c.answer["why"], c.plan.strategy)
+        for c in found
+        if not c.answer["accepted"] and not c.broken
+    ]
+
+    assert not refused
+    assert sum(not c.broken for c in found) >= PLANS // 3
+
+
+def test_accepted_illegal_plans_are_explained(cases: tuple[str, list[Case]]) -> None:
+    """Where the launcher takes what a rule forbids, the table says why the rule stays."""
+    name, found = cases
+
+    rules = {rule for c in found if c.answer["accepted"] for rule in c.broken}
+
+    assert rules <= set(UNCHECKED[name])
+
+
+def test_sizes_are_those_of_the_plan(cases: tuple[str, list[Case]]) -> None:
+    """The launcher reads the degrees, stages and batches that the plan asks for."""
+    name, found = cases
+
+    for case in found:
+        if case.answer["accepted"]:
+            facts = case.answer["facts"]
+            expected = EXPECTED[name](case.plan)
+            assert {key: facts[key] for key in expected} == expected, case.plan.strategy
+
+
+def _titan_facts(plan: Plan) -> dict[str, Any]:
+    s = effective(plan.strategy, plan.model)
+    none = s.sharding == Sharding.NONE
+    sizes = {"dp": s.dp, "tp": s.tp, "cp": s.cp, "pp": s.pp, "ep": s.ep}
+    stages = {"stages": list(s.stage_layers)} if s.stage_layers else {}
+    return {
+        **sizes,
+        **stages,
+        "dp_shard": 1 if none else s.dp_shard,
+        "layers": plan.model.n_layers,
+        "hidden_size": plan.model.hidden_size,
+    }
+
+
+def _deepspeed_facts(plan: Plan) -> dict[str, Any]:
+    s = effective(plan.strategy, plan.model)
+    return {
+        "dp": s.dp,
+        "tp": s.tp,
+        "ep": s.ep,
+        "micro_batch_size": s.micro_batch_size,
+        "global_batch_size": plan.workload.global_batch_size,
+        "stage": {"none": 0, "zero1": 1, "zero2": 2, "zero3": 3}[s.sharding.label],
+    }
+
+
+def _accelerate_facts(plan: Plan) -> dict[str, Any]:
+    s = effective(plan.strategy, plan.model)
+    return {
+        "dp": s.dp,
+        "tp": s.tp,
+        "cp": s.cp,
+        "dp_shard": s.dp_shard,
+        "fsdp": s.sharding != Sharding.NONE,
+    }
+
+
+def _maxtext_facts(plan: Plan) -> dict[str, Any]:
+    s = effective(plan.strategy, plan.model)
+    return {
+        "global_batch_size": plan.workload.global_batch_size,
+        "layers": plan.model.n_layers,
+        "repeats": s.vpp,
+    }
+
+
+EXPECTED = {
+    "torchtitan": _titan_facts,
+    "deepspeed": _deepspeed_facts,
+    "accelerate": _accelerate_facts,
+    "maxtext": _maxtext_facts,
+}
+
+REFUSED: tuple[tuple[str, str, dict[str, Any], int, str], ...] = (
+    ("torchtitan", "llama3-8b", {"dp": 1, "tp": 16, "sequence_parallel": True}, 64, "n_kv_heads"),
+    ("torchtitan", "llama3-8b", {"dp": 2, "cp": 4, "sharding": Sharding.FSDP}, 66, "seq_len"),
+    ("torchtitan", "qwen3-30b-a3b", {"dp": 8, "ep": 3, "sharding": Sharding.FSDP}, 64, "ep"),
+    ("deepspeed", "mixtral-8x7b", {"dp": 2, "ep": 16, "sharding": Sharding.ZERO1}, 64, "autoep"),
+    ("maxtext", "llama3-8b", {"dp": 1, "pp": 3}, 66, "pp"),
+)
+"""Layouts that must not run: launcher, model, strategy, global batch, a word of the refusal."""
+
+
+@pytest.mark.parametrize(("name", "model", "knobs", "batch", "word"), REFUSED)
+def test_illegal_plans_are_refused(
+    name: str, model: str, knobs: dict[str, Any], batch: int, word: str
+) -> None:
+    """Someone says no, with the reason: our emitter, or else the launcher; and the rules agree."""
+    interpreter(NEEDED[name])
+    strategy = Strategy(**knobs)
+    if strategy.sharding != Sharding.NONE:
+        strategy = replace(strategy, dp_shard=strategy.dp)
+    cluster = Cluster.of(load_gpu("h100"), strategy.world_size)
+    sequence = 4100 if word == "seq_len" else 4096
+    plan = Plan(
+        model=load_model(model),
+        cluster=cluster,
+        workload=workload(batch, sequence),
+        strategy=strategy,
+    )
+
+    assert broken_rules(problem(plan, name), strategy)
+    try:
+        files = launcher(name).emit(plan).files
+    except SpecError as error:
+        refusal = str(error)
+    else:
+        world = strategy.world_size
+        (answer,) = ask(name, [{"launcher": name, "files": files, "world": world}])
+        refusal = answer["why"] if not answer["accepted"] else ""
+
+    assert word in refusal
