@@ -34,9 +34,9 @@ schedule leaves no slack to hide them:
 Where p2p does not overlap, the sender waits as well: a rank between two others sends
 twice per chunk and micro-batch ((15) in :func:`_blocked_1f1b`).
 
-(1) to (5), (7) and (8) to (11) are what the event-driven replay takes when all ranks
-are equal and hops are short; for unequal ranks (1) to (3) are upper bounds, by no more
-than the sum of what the other ranks lack to the slowest.
+For equal ranks and short hops, (1) to (4), (7) and (8) to (10) are what the event-driven
+replay takes to the digit, (5) to within one W.  For unequal ranks (1) is an upper bound,
+by no more than the sum of what the other ranks lack to the slowest.
 
 Symbol  Name here            Unit
 ------  -------------------  ------------------------------------------------
@@ -84,10 +84,19 @@ class _Step:
     W: Floats
     t: Floats
     others: Floats
-    """sum(t) - t"""
-    d: Floats
-    w: Floats
-    h: Floats
+    """sum(t) - t."""
+
+    @property
+    def d(self) -> Floats:
+        return np.asarray(self.others / np.maximum(self.t, 1e-300))
+
+    @property
+    def w(self) -> Floats:
+        return np.minimum(np.minimum(self.F, self.B), self.W)
+
+    @property
+    def h(self) -> Floats:
+        return np.asarray(self.m - 1 - np.ceil((self.m - 1) / self.p))
 
 
 def pipeline_s(
@@ -120,13 +129,12 @@ def pipeline_s(
     )
     t = F + B + W
     others = np.maximum(stages - t, 0)
-    h = m - 1 - np.ceil((m - 1) / p)
-    w = np.minimum(np.minimum(F, B), W)
-    step = _Step(m, p, v, F, B, W, t, others, others / np.maximum(t, 1e-300), w, h)
+    step = _Step(m, p, v, F, B, W, t, others)
+    present = np.flatnonzero(np.bincount(code.ravel())).tolist()
     bubble: Floats = np.zeros(())
-    for one in np.unique(code):
-        mine = _bubble_s(Schedule(int(one)), step, c, overlap_p2p)
-        bubble = np.where(code == one, mine, bubble)
+    for one in present:
+        mine = _bubble_s(Schedule(one), step, c, overlap_p2p)
+        bubble = mine if code.size == 1 else np.where(code == one, mine, bubble)
     total = np.asarray(m * t + bubble)
     return total, np.broadcast_to(bubble, total.shape)
 

@@ -5,6 +5,7 @@ short of a measured step; nothing here is fitted.
 """
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ TOLERANCE = {
 """Share of the measured step by which the replay is short at most; 5 % at the median."""
 
 
+@cache
 def replay_measured(line: str) -> list[tuple[Schedule, float, float]]:
     """Simulated and measured seconds of each schedule of a row of the table."""
     _, pp, v, m, *numbers = line.split()

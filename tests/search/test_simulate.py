@@ -220,7 +220,7 @@ def test_impossible_pipelines_are_refused_by_name(changes: dict[str, object], me
 
 def test_large_pipelines_replay_in_seconds() -> None:
     """64 ranks, 512 micro-batches, 4 chunks: a quarter of a million passes."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     step = small(schedule=Schedule.INTERLEAVED, n_micro_batches=512, pp=64, n_chunks=4)
     assert step.pipeline_s == pytest.approx(12 * 512 + 63 * 3)
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3

@@ -171,9 +171,9 @@ def test_the_solver_agrees_with_a_dynamic_program(capacity_bytes: float, alike: 
 @pytest.mark.parametrize("capacity_bytes", [42.0, 62.0])
 def test_126_layers_on_16_ranks_are_proved_in_seconds(vpp: int, capacity_bytes: float) -> None:
     """Optimal with proof, tight and ample, with one, two and four chunks a rank."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     plan = plan_stages(llama(vpp, capacity_bytes=capacity_bytes))
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     assert plan.proof == Proof.OPTIMAL
     assert plan.slowest_s == pytest.approx({42.0: 9.55, 62.0: 8.7}[capacity_bytes])
     assert plan.bound_s == plan.slowest_s
