@@ -23,7 +23,7 @@ from cost_models.strategy import (
 )
 from cost_models.units import Ints
 from search.axes import KNOB_AXES
-from search.canonical import REGATHERED, replicas
+from search.canonical import REGATHERED, canonical, replicas
 from search.rules.rule import LAYOUT_AXES, Mask, Problem, Rule
 from search.space import Space
 
@@ -153,13 +153,9 @@ def _knob_groups(space: Space, facts: Facts, n_layers: int) -> list[Group]:
     return groups
 
 
-def _grid(layouts: Strategies, knobs: Strategies) -> Strategies:
-    columns: dict[str, Any] = {
-        name: np.broadcast_to(layouts.columns[name], layouts.shape)[:, None] for name in LAYOUT_AXES
-    }
-    columns |= {
-        name: np.broadcast_to(knobs.columns[name], knobs.shape)[None, :] for name in KNOB_AXES
-    }
+def _grid(layouts: Strategies, down: Ints, knobs: Strategies, across: Ints) -> Strategies:
+    columns: dict[str, Any] = {name: layouts.columns[name][down, None] for name in LAYOUT_AXES}
+    columns |= {name: knobs.columns[name][None, across] for name in KNOB_AXES}
     return Strategies(**columns)
 
 
@@ -176,16 +172,32 @@ def blocks(
     are legal nowhere in a block are left out of it.  The order is fixed: by class, then
     by layout, then by knobs.
     """
-    inner = [rule for rule in rules if rule.knobs]
+    inner = [rule for rule in rules if rule.knobs and not _idle(space, problem, rule)]
+    layouts = layouts.flat()
     classes, which = _facts(space, layouts)
     for index, facts in enumerate(classes):
         members = layouts.take(np.flatnonzero(which == index))
         groups = _knob_groups(space, facts, problem.model.n_layers)
-        knobs, masks = _grow_knobs(problem, groups, [_table(members, rule) for rule in inner])
+        knobs, masks = _grow_knobs(problem, groups, _tables(members, inner))
         for rows, columns in _tiles(len(members), len(knobs), cells):
             block = _tile(members, knobs, masks, rows, columns)
             if block is not None:
                 yield block
+
+
+def _idle(space: Space, problem: Problem, rule: Rule) -> bool:
+    """A rule on knobs alone that neither the space's values nor the neutral ones can break."""
+    if rule.knobs != rule.reads or {"dp_shard", "recompute_layers"} & set(rule.knobs):
+        return False
+    neutral = canonical(Strategies(overlap_p2p=False), moe=False).columns
+    values = [
+        np.unique(np.append(np.asarray(space.axes[knob]), neutral[knob])) for knob in rule.knobs
+    ]
+    grid = np.meshgrid(*values, indexing="ij")
+    columns: dict[str, Any] = {
+        knob: c.reshape(-1) for knob, c in zip(rule.knobs, grid, strict=True)
+    }
+    return bool(rule.mask(problem, Strategies(**columns)).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,22 +205,37 @@ class _Table:
     """One rule over a class: which of its layouts have the same numbers for it."""
 
     rule: Rule
-    distinct: Strategies
+    distinct: dict[str, Ints]
+    """The layout columns read, of shape (D, 1)."""
+    count: int
     which: Ints
 
-    def mask(self, problem: Problem, knobs: Strategies) -> Mask:
-        """The rule's mask of shape (distinct, K)."""
-        mask = self.rule.mask(problem, _grid(self.distinct, knobs))
-        return np.broadcast_to(mask, (len(self.distinct), len(knobs)))
+    def mask(self, problem: Problem, knobs: dict[str, Any], n_knobs: int) -> Mask:
+        """The rule's mask of shape (D, K), knob columns being of shape (K,)."""
+        read = {name: knobs[name][None, :] for name in self.rule.knobs}
+        mask = self.rule.mask(problem, Strategies(**self.distinct, **read))
+        return np.broadcast_to(mask, (self.count, n_knobs))
 
 
-def _table(members: Strategies, rule: Rule) -> _Table:
-    read = [name for name in rule.reads if name in LAYOUT_AXES]
+def _tables(members: Strategies, rules: Sequence[Rule]) -> list[_Table]:
+    """Each rule with the distinct values of the layout columns that it reads."""
+    known: dict[tuple[str, ...], tuple[dict[str, Ints], int, Ints]] = {}
+    tables = []
+    for rule in rules:
+        read = tuple(name for name in LAYOUT_AXES if name in rule.reads)
+        if read not in known:
+            known[read] = _distinct(members, read)
+        tables.append(_Table(rule, *known[read]))
+    return tables
+
+
+def _distinct(members: Strategies, read: tuple[str, ...]) -> tuple[dict[str, Ints], int, Ints]:
     if not read:
-        return _Table(rule, members.take(np.array([0])), np.zeros(len(members), dtype=np.int64))
-    columns = np.stack([np.broadcast_to(members.columns[n], members.shape) for n in read], axis=1)
-    _, first, which = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-    return _Table(rule, members.take(first), which.reshape(-1))
+        return {}, 1, np.zeros(len(members), dtype=np.int64)
+    columns = np.stack([members.columns[name] for name in read], axis=1)
+    rows, which = np.unique(columns, axis=0, return_inverse=True)
+    distinct = {name: rows[:, i : i + 1] for i, name in enumerate(read)}
+    return distinct, len(rows), which.reshape(-1)
 
 
 def _grow_knobs(
@@ -229,15 +256,15 @@ def _grow_knobs(
         ready = [t for t in waiting if all(knob in columns for knob in t.rule.knobs)]
         waiting = [t for t in waiting if t not in ready]
         for table in ready:
-            mask = table.mask(problem, Strategies(**columns))
+            mask = table.mask(problem, columns, len(keep))
             keep &= mask.any(axis=0)
             if not mask.all() and len(mask) > 1:
                 last.append(table)
-        columns = {name: column[keep] for name, column in columns.items()}
         count = int(np.count_nonzero(keep))
-    knobs = Strategies(**columns)
-    masks = [(table.mask(problem, knobs), table.which) for table in last]
-    return knobs, [(mask, which) for mask, which in masks if not mask.all()]
+        if count < len(keep):
+            columns = {name: column[keep] for name, column in columns.items()}
+    masks = [(table.mask(problem, columns, count), table.which) for table in last]
+    return Strategies(**columns), [(mask, which) for mask, which in masks if not mask.all()]
 
 
 def _tiles(n_rows: int, n_columns: int, cells: int) -> Iterator[tuple[slice, slice]]:
@@ -266,4 +293,4 @@ def _tile(
         down, across = down[live_rows], across[live_columns]
     if not legal.size:
         return None
-    return Block(_grid(members.take(down), knobs.take(across)), legal)
+    return Block(_grid(members, down, knobs, across), legal)

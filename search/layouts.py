@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cost_models.strategy import Strategies
+from cost_models.strategy import Schedule, Strategies
 from search.canonical import canonical
 from search.rules.rule import LAYOUT_AXES, Mask, Problem, Pruned, Rule
 from search.space import Space
@@ -45,9 +45,10 @@ def _plain(space: Space, knob: str) -> list[Any]:
 
 
 def distinct_schedule(space: Space, layouts: Strategies) -> Mask:
-    """With one stage all schedules are the same: the first of the axis stands for them."""
-    first = min(space.axes["schedule"])
-    return np.asarray((layouts.pp > 1) | (layouts.schedule == first))
+    """With one stage 1F1B and GPipe are the same: where both are allowed, 1F1B stands for both."""
+    repeats = Schedule._1F1B in space.axes["schedule"]
+    again = (layouts.pp == 1) & (layouts.schedule == Schedule.GPIPE)
+    return np.broadcast_to(~(again & repeats), layouts.shape)
 
 
 def sorted_layouts(layouts: Strategies) -> Strategies:
