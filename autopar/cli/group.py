@@ -5,6 +5,7 @@ cannot be, 130 for Ctrl-C.  What is wrong is one line on standard error, what wo
 right another.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -24,9 +25,13 @@ COMMANDS = {
 }
 """Names of the modules beside this file, each with its line of help."""
 
+NOTHING_FITS = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+_COMPLETE = "_AUTOPAR_COMPLETE"
+"""Set by the shell that wants to know how a word could go on."""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -76,12 +81,15 @@ class CommandGroup(click.Group):
         sys.exit(self._run(args))
 
     def _run(self, args: Sequence[str] | None) -> int:
+        """The code of one command, whatever becomes of it."""
         try:
-            code = super().main(args, prog_name="autopar", standalone_mode=False)
+            code = self._answer(sys.argv[1:] if args is None else list(args))
             sys.stdout.flush()
         except click.exceptions.Exit as left:
             return left.exit_code
-        except (KeyboardInterrupt, click.Abort):
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # the terminal has written ^C
             return complain("interrupted", code=INTERRUPTED)
         except BrokenPipeError:
             _close_stdout()
@@ -94,6 +102,16 @@ class CommandGroup(click.Group):
             if not isinstance(error, SpecError):
                 raise
             return complain(str(error), error.hint)
+        return code
+
+    def _answer(self, args: list[str]) -> int:
+        instruction = os.environ.get(_COMPLETE)
+        if instruction:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(self, {}, "autopar", _COMPLETE, instruction)
+        with self.make_context("autopar", args) as context:
+            code = self.invoke(context)
         return code if isinstance(code, int) else 0
 
 
@@ -119,6 +137,14 @@ def complain(message: str, hint: str | None = None, code: int = WRONG_INPUT) -> 
     return code
 
 
+def complain_all(lines: Sequence[str], code: int) -> int:
+    """The first line is what is wrong, the others lead out of it; returns ``code``."""
+    complain(lines[0], code=code)
+    for line in lines[1:]:
+        click.echo(f"hint: {_one_line(line.removeprefix('hint:'))}", err=True)
+    return code
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -136,15 +162,16 @@ def _in_words(error: click.ClickException) -> tuple[str, str | None]:
         return f"{path} has no option {error.option_name}", hint
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return f"{path} needs {error.param.opts[0]}", f"try {path} --help"
+    message = error.format_message().rstrip(".")
     if isinstance(error, click.BadParameter) and error.param is not None:
-        return f"{error.param.opts[0]}: {error.message.rstrip('.')}", None
-    return error.format_message().rstrip("."), f"try {path} --help"
+        verb = error.message.startswith(("must", "range"))
+        message = f"{error.param.opts[0]}{'' if verb else ':'} {error.message.rstrip('.')}"
+        return message, None
+    return message[:1].lower() + message[1:].replace("'", ""), f"try {path} --help"
 
 
 def _close_stdout() -> None:
     """Keep the interpreter from complaining about the pipe once more at its end."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -23,6 +23,8 @@ _OWN = ("gpus", *_MACHINE, *_WORKLOAD, "launcher", "precision", "reserve_gib")
 def space_words(options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of :func:`autopar.api.search`, as far as the user said them."""
     _say_the_batch_once(options)
+    if options["gpus"] is None and options["cluster"] is None:
+        raise SpecError("--gpus is missing", hint="--gpus 512, or a --cluster file with n_gpus")
     words = {
         "model": options["model"],
         "gpus": one_count(options["gpus"]),

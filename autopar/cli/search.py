@@ -6,6 +6,7 @@ import click
 
 from autopar import api
 from autopar.cli.examples import ExampleCommand
+from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.options import axis_options, csv_option, json_option, problem_options
 from autopar.cli.parsing import Whole
 from autopar.cli.problem import command_words, space_words
@@ -15,8 +16,6 @@ from autopar.report.json_text import json_text
 from autopar.report.progress import Bar
 from autopar.report.search_view import nothing_lines, print_search
 from autopar.report.terminal import Printer, narrate
-
-NOTHING_FITS = 1
 
 
 @click.command(
@@ -48,6 +47,7 @@ NOTHING_FITS = 1
     "--method",
     default="auto",
     show_default=True,
+    type=click.Choice(["auto", "sweep", "explore"]),
     metavar="auto|sweep|explore",
     help="Every strategy, or a guided sample of them.",
 )
@@ -79,6 +79,8 @@ def command(**options: Any) -> int:
             seed=options["seed"],
             progress=progress,
         )
+    if not result.counts.legal:
+        return complain_all(nothing_lines(result), WRONG_INPUT)
     if json_path is not None:
         write_text("--json", json_path, json_text(search_document(result)))
     if csv_path is not None:
@@ -89,8 +91,4 @@ def command(**options: Any) -> int:
     for path in (json_path, csv_path):
         if path not in (None, STDOUT):
             narrate(f"wrote {path}")
-    if result.frontier:
-        return 0
-    for line in nothing_lines(result):
-        click.echo(line, err=True)
-    return NOTHING_FITS
+    return 0 if result.frontier else complain_all(nothing_lines(result), NOTHING_FITS)

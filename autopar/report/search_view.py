@@ -178,5 +178,6 @@ def next_lines(result: SearchResult, best: Strategy, again: str) -> list[str]:
 
 
 def nothing_lines(result: SearchResult) -> list[str]:
-    """Why there is no frontier, for standard error."""
-    return [f"error: {result.explanation or 'no strategy is legal and fits'}"]
+    """Why there is no frontier, and what would lead to one."""
+    text = result.explanation or "no strategy is legal and fits"
+    return [line for line in text.splitlines() if line.strip()]
