@@ -35,13 +35,26 @@ def ask_megatron(cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     python = interpreter("torch")
     if not wheel.is_dir():
         pytest.skip(f"no {wheel}: run python tests/launchers/install.py")
+    return _ask(python, "megatron_verdicts.py", cases, {"PYTHONPATH": str(wheel)})
+
+
+def ask_wrapper(cases: Iterable[dict[str, Any]], *needed: str) -> list[str | None]:
+    """What torchrun, the Kubernetes models or SkyPilot refuse of each case, None for nothing."""
+    answers = _ask(interpreter(*needed), "wrapper_verdicts.py", cases, {})
+    return [answer["error"] for answer in answers]
+
+
+def _ask(
+    python: Path, program: str, cases: Iterable[dict[str, Any]], variables: dict[str, str]
+) -> list[dict[str, Any]]:
+    environment = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"} | variables
     done = subprocess.run(
-        [python, "-W", "ignore", _HERE / "megatron_verdicts.py"],
+        [python, "-W", "ignore", _HERE / program],
         input="".join(json.dumps(case) + "\n" for case in cases),
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(wheel)},
+        env=environment,
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

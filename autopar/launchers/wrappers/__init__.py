@@ -1,0 +1,1 @@
+"""What starts a launcher's files on every node of a cluster."""
