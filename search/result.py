@@ -80,6 +80,8 @@ class Counts:
     """Strategies removed, by the first rule they break; ``memory`` is one of the rules."""
     cut_by_bound: int = 0
     """Legal strategies never priced because a bound shows that they are dominated."""
+    cut_by: dict[str, int] = field(default_factory=dict)
+    """The same by bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
