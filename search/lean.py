@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.strategy import COLUMN_KINDS, Strategies, Strategy
+from cost_models.strategy import Strategies, Strategy
 from cost_models.units import Floats, Ints
 from search.axes import KNOB_AXES
 from search.blocks import blocks
@@ -87,12 +87,8 @@ def leanest(
         rows = order[np.searchsorted(keys[order], _keys(space, grid.take(_first_column(grid))))]
         better = value < least[rows]
         least[rows[better]] = value[better]
-        for name in COLUMN_KINDS:
-            if name in MEMORY_KNOBS:
-                chosen = np.broadcast_to(grid.columns[name], grid.shape)[np.arange(len(pick)), pick]
-                columns[name][rows[better]] = chosen[better]
-            elif name in KNOB_AXES:
-                columns[name][rows[better]] = grid.columns[name].reshape(-1)[0]
+        for name in KNOB_AXES:
+            columns[name][rows[better]] = grid.columns[name].reshape(-1)[pick[better]]
     return Leanest(Strategies(**columns), least)
 
 

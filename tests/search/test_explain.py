@@ -7,7 +7,7 @@ from cost_models.strategy import Recompute, Sharding, Strategies
 from search.explain import Illegal, Misfit, explain_empty, explain_illegal
 from search.layouts import grow_layouts
 from search.lean import leanest, min_memory
-from search.rules import Problem, rules_for
+from search.rules import Problem, broken_rules, rules_for
 from search.space import Space
 from tests.search.small_problems import problem
 
@@ -31,6 +31,7 @@ def test_leanest_is_the_least_over_all_knobs() -> None:
     assert np.allclose(_memory(GB, p, lean.strategies), lean.memory_bytes)
     assert (lean.strategies.recompute == Recompute.FULL).all()
     assert (lean.strategies.tp == layouts.tp).all()
+    assert not any(broken_rules(p, row) for row in lean.strategies.rows()[:40])
     best = lean.best()
     assert best is not None
     assert _memory(GB, p, Strategies.of(best))[0] == lean.memory_bytes.min()
