@@ -124,6 +124,8 @@ def read(files: Mapping[str, str]) -> Reading:
     own, model = split_documents(files, launcher="deepspeed")
     document = next(iter(own.values()))
     strategy = strategy_of(document, model)
+    if document.has("train_batch_size"):
+        strategy = effective(strategy, model)
     notes: dict[str, str] = {}
     group = document.size("zero_optimization.zero_hpz_partition_size", 1, least=0)
     if group > 1:
@@ -188,7 +190,7 @@ def strategy_of(document: Document, model: ModelSpec | None) -> Strategy:
     moe = model is not None and model.is_moe
     knobs["etp"] = knobs["tp"] if moe and knobs["ep"] == 1 else 1
     knobs["cp_comm"] = ContextParallel.A2A
-    return effective(Strategy(**knobs), model)
+    return Strategy(**knobs)
 
 
 def _require_expressible(s: Strategy) -> None:

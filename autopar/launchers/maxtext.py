@@ -88,10 +88,11 @@ def emit(plan: Plan) -> Emission:
         **_remat(s),
         "shard_optimizer_over_data": s.sharding == Sharding.ZERO1,
         "optimizer_memory_host_offload": s.optimizer_offload > 0,
-        "context_parallel_strategy": CP_STRATEGIES.get(
-            s.cp_comm, CP_STRATEGIES[ContextParallel.ALL_GATHER]
-        ),
     }
+    if s.cp > 1:
+        values["context_parallel_strategy"] = CP_STRATEGIES.get(
+            s.cp_comm, CP_STRATEGIES[ContextParallel.ALL_GATHER]
+        )
     said = maxtext_reader.strategy_of(maxtext_reader.document(CONFIG, values), plan.model)
     unsaid = not_expressed(plan.strategy, said, REASONS, plan.model)
     head = heading(plan, TARGETS, unsaid)

@@ -48,6 +48,8 @@ def read(files: Mapping[str, str]) -> Reading:
     strategy = strategy_of(fields, model)
     unknown = [axis for axis in _axes() if fields.values.get(axis) == _WHAT_IS_LEFT]
     world = None if unknown else strategy.world_size
+    if world is not None:
+        strategy = effective(strategy, model)
     notes: dict[str, str] = {}
     if unknown:
         notes["dp"] = f"{' and '.join(unknown)} takes the GPUs that are left: say how many"
@@ -84,7 +86,8 @@ def strategy_of(fields: Document, model: ModelSpec | None) -> Strategy:
         "sequence_parallel": sizes["tensor_sequence"] > 1,
     }
     zero1 = fields.flag("shard_optimizer_over_data", default=False)
-    if sharded * knobs["cp"] > 1:
+    left = fields.values.get("ici_fsdp_parallelism", _WHAT_IS_LEFT) == _WHAT_IS_LEFT
+    if sharded * knobs["cp"] > 1 or left:
         knobs["sharding"] = Sharding.FSDP if data == 1 else Sharding.HSDP
     else:
         knobs["sharding"] = Sharding.ZERO1 if zero1 else Sharding.NONE
@@ -101,7 +104,7 @@ def strategy_of(fields: Document, model: ModelSpec | None) -> Strategy:
     knobs |= _kept(fields, model)
     offload = fields.flag("optimizer_memory_host_offload", default=False)
     knobs["optimizer_offload"] = 1.0 if offload else 0.0
-    return effective(Strategy(**knobs), model)
+    return Strategy(**knobs)
 
 
 def _world(knobs: Mapping[str, Any]) -> tuple[int, ...]:

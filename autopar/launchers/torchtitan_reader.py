@@ -104,6 +104,8 @@ def _read(files: Mapping[str, str]) -> Reading:
         notes["dp"] = "data_parallel_shard_degree takes the GPUs that are left: say how many"
     elif world is None:
         world = strategy.world_size
+    if world is not None:
+        strategy = effective(strategy, model)
     return Reading(
         launcher="torchtitan",
         strategy=strategy,
@@ -160,7 +162,7 @@ def strategy_of(
     knobs["micro_batch_size"] = cut if pipelined else local
     if pipelined:
         knobs |= _pipeline(values, knobs["pp"], model)
-    return effective(Strategy(**knobs), model)
+    return Strategy(**knobs)
 
 
 def _pipeline(values: Mapping[str, Any], pp: int, model: ModelSpec | None) -> dict[str, Any]:

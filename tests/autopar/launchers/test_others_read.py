@@ -1,0 +1,201 @@
+"""Files that people already have, and files that are broken."""
+
+from pathlib import Path
+
+import pytest
+
+from autopar.launchers import launcher
+from cost_models.errors import SpecError
+from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding
+
+TITAN_RECIPE = """
+from torchtitan.models.llama3 import model_registry
+
+def big_run():
+    spec = model_registry("70B", converters=[Float8LinearConverter.Config()])
+    return Trainer.Config(
+        model_spec=spec,
+        training=TrainingConfig(local_batch_size=16, seq_len=8192, global_batch_size=512),
+        parallelism=ParallelismConfig(
+            tensor_parallel_degree=8,
+            pipeline_parallel_degree=4,
+            pipeline_parallel_schedule="Interleaved1F1B",
+            data_parallel_shard_degree=8,
+        ),
+        compile=CompileConfig(enable=True, enable_async_tensor_parallel=True),
+        activation_checkpoint=FullAC.Config(),
+    )
+"""
+
+
+def test_titan_recipe_written_as_one_call() -> None:
+    """A config function of one nested call is read without running it."""
+    reading = launcher("torchtitan").read({"my/config_registry.py": TITAN_RECIPE})
+
+    s = reading.strategy
+    assert (s.dp, s.tp, s.pp, s.vpp, s.micro_batch_size) == (8, 8, 4, 2, 1)
+    assert (s.sharding, s.schedule) == (Sharding.FSDP, Schedule.INTERLEAVED)
+    assert (s.precision, s.recompute, s.overlap_tp) == (Precision.FP8, Recompute.FULL, True)
+    assert not s.reshard_after_forward
+    assert reading.world_size == 256
+    assert reading.model is not None
+    assert reading.model.name == "llama3-70b"
+    assert "several runs of the pipeline" in reading.notes["micro_batch_size"]
+
+
+def test_titan_command_over_a_shipped_config() -> None:
+    """Options of the command go over what torchtitan's own config function sets."""
+    command = (
+        "torchrun --nnodes 2 --nproc-per-node=8 -m torchtitan.train --module llama3 "
+        "--config llama3_8b --parallelism.context-parallel-degree 2 "
+        "--training.disable_cuda_graphs --compile.enable activation-checkpoint:full"
+    )
+    reading = launcher("torchtitan").read({"run.sh": command})
+
+    assert reading.strategy.dp == 8
+    assert reading.strategy.cp_comm == ContextParallel.ALL_GATHER
+    assert reading.strategy.recompute == Recompute.FULL
+    assert (reading.world_size, reading.global_batch_size) == (16, 8)
+    assert reading.sequence_length == 8192
+
+
+def test_titan_degree_that_takes_what_is_left() -> None:
+    """Without a number of GPUs, a shard degree of -1 is said to be open."""
+    reading = launcher("torchtitan").read(
+        {"run.sh": "python -m torchtitan.train --module llama3 --config llama3_70b"}
+    )
+
+    assert reading.world_size is None
+    assert reading.strategy.tp == 8
+    assert "say how many" in reading.notes["dp"]
+
+
+def test_python_is_never_run(tmp_path: Path) -> None:
+    """Code in a config module has no effect when it is read."""
+    mark = tmp_path / "mark"
+    source = f"open({str(mark)!r}, 'w')\n" + TITAN_RECIPE
+
+    launcher("torchtitan").read({"config_registry.py": source})
+
+    assert not mark.exists()
+
+
+def test_deepspeed_of_the_hugging_face_trainer() -> None:
+    """Fields left at ``auto`` count as not said, and the model comes from its config.json."""
+    files = {
+        "ds.json": '{"bf16": {"enabled": "auto"}, "train_micro_batch_size_per_gpu": 2,'
+        ' "train_batch_size": "auto", "zero_optimization": {"stage": 3,'
+        ' "offload_optimizer": {"device": "cpu"}}, "steps_per_print": 5}',
+        "llama/config.json": '{"model_type": "llama", "hidden_size": 4096, "vocab_size": 32000,'
+        ' "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008}',
+    }
+    reading = launcher("deepspeed").read(files)
+
+    assert reading.strategy.sharding == Sharding.ZERO3
+    assert reading.strategy.micro_batch_size == 2
+    assert reading.strategy.optimizer_offload == 1
+    assert reading.model is not None
+    assert (reading.model.name, reading.model.n_layers) == ("llama", 32)
+    assert "say it" in reading.notes["dp"]
+    assert reading.ignored == ("bf16.enabled", "steps_per_print")
+
+
+def test_accelerate_of_its_questionnaire() -> None:
+    """The file that ``accelerate config`` writes for FSDP: all processes form one group."""
+    text = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config:
+  fsdp_activation_checkpointing: true
+  fsdp_reshard_after_forward: false
+  fsdp_version: 2
+mixed_precision: bf16
+num_machines: 2
+num_processes: 16
+"""
+    reading = launcher("accelerate").read({"default_config.yaml": text})
+
+    s = reading.strategy
+    assert (s.dp, s.dp_shard, s.sharding) == (16, 16, Sharding.FSDP)
+    assert (s.recompute, s.reshard_after_forward) == (Recompute.FULL, False)
+    assert reading.global_batch_size is None
+
+
+def test_maxtext_command() -> None:
+    """``key=value`` words go over the YAML; an axis of -1 is said to be open."""
+    command = (
+        "python3 -m maxtext.trainers.pre_train.train base.yml model_name=llama3.1-70b "
+        "ici_tensor_parallelism=4 ici_fsdp_parallelism=2 dcn_fsdp_parallelism=4 "
+        "dcn_data_parallelism=1 per_device_batch_size=1 remat_policy=minimal"
+    )
+    reading = launcher("maxtext").read({"run.sh": command})
+
+    assert (reading.strategy.dp, reading.strategy.tp) == (8, 4)
+    assert reading.strategy.recompute == Recompute.LAYERNORM | Recompute.CORE_ATTN
+    assert reading.world_size == 32
+    assert reading.model is not None
+    assert reading.model.n_layers == 80
+
+
+BROKEN: tuple[tuple[str, str, str, str], ...] = (
+    ("torchtitan", "config_registry.py", "def f(:\n", r"config_registry.py:1: not valid Python"),
+    ("torchtitan", "config_registry.py", "x = 1\n", "0 config functions"),
+    (
+        "torchtitan",
+        "run.sh",
+        "python -m torchtitan.train --config lama3_8b",
+        "no config function 'lama3_8b'",
+    ),
+    (
+        "torchtitan",
+        "run.sh",
+        "python -m torchtitan.train --config llama3_8b --parallelism.tensor_parallel_degree 0",
+        "tensor_parallel_degree must be a whole number >= 1",
+    ),
+    ("deepspeed", "ds.json", "{", r"ds.json:1:2: not valid JSON"),
+    ("deepspeed", "ds.json", "[]", "ds.json: must hold a table"),
+    ("deepspeed", "ds.json", '{"a": 1, "a": 2}', "key 'a' is given twice"),
+    ("deepspeed", "ds.json", '{"zero_optimization": {"stage": 4}}', "must be 0, 1, 2 or 3, got 4"),
+    ("deepspeed", "ds.json", '{"zero_optimization": 3}', "lies in something that is no table"),
+    (
+        "deepspeed",
+        "ds.json",
+        '{"train_batch_size": 7, "train_micro_batch_size_per_gpu": 2}',
+        "must be a multiple",
+    ),
+    (
+        "deepspeed",
+        "ds.json",
+        '{"fp16": {"enabled": true}, "bf16": {"enabled": true}}',
+        "exclude each other",
+    ),
+    ("deepspeed", "notes.txt", "hello", "no configuration of deepspeed"),
+    ("accelerate", "a.yaml", "a: [1\n", r"a.yaml:2: not valid YAML"),
+    ("accelerate", "a.yaml", "{}", "distributed_type is not there"),
+    (
+        "accelerate",
+        "a.yaml",
+        "distributed_type: FSDP\nnum_processes: 8\n"
+        "parallelism_config: {parallelism_config_tp_size: 3}",
+        "is for 3 processes, but there are 8",
+    ),
+    ("nanotron", "n.yaml", "general: {}", "parallelism is not there"),
+    (
+        "nanotron",
+        "n.yaml",
+        "parallelism: {dp: 1, tp: 1, pp: 2, pp_engine: zb}\ntokens: {}",
+        "pp_engine is not understood: 'zb'",
+    ),
+    ("maxtext", "m.yml", "ici_tensor_parallelism: 0", "must be >= 1, or -1"),
+    ("maxtext", "m.yml", "remat_policy: ful", "is not understood: 'ful'"),
+)
+
+
+@pytest.mark.parametrize(("name", "path", "text", "complaint"), BROKEN)
+def test_broken_files_are_one_clear_line(name: str, path: str, text: str, complaint: str) -> None:
+    """File, line or field, and what is wrong with it, on a single line."""
+    with pytest.raises(SpecError) as error:
+        launcher(name).read({path: text})
+
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
