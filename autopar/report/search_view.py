@@ -26,6 +26,7 @@ from cost_models.strategy import Strategy
 from cost_models.units import gib
 from cost_models.workload import Workload
 from search.result import Priced, SearchResult
+from search.rules import launcher_called
 
 _MOST_RULES = 3
 _OTHER = "other"
@@ -36,7 +37,9 @@ def problem_lines(result: SearchResult) -> list[str]:
     precisions = sorted({row.strategy.precision.label for row in result.frontier})
     return [
         problem_line(result.model, result.cluster),
-        workload_line(result.workload, ", ".join(precisions), result.launcher),
+        workload_line(
+            result.workload, ", ".join(precisions), launcher_called(result.launcher).title
+        ),
     ]
 
 

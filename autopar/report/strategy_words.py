@@ -107,20 +107,22 @@ def typed(strategy: Strategy, *, moe: bool = False) -> dict[str, str]:
     plain = Strategy(
         **{name: getattr(strategy, name) for name in DEGREES},
         vpp=strategy.vpp,
-        schedule=Schedule.INTERLEAVED if strategy.vpp > 1 else Schedule._1F1B,
+        schedule=strategy.schedule,
         sequence_parallel=strategy.tp > 1,
         sharding=strategy.sharding,
         dp_shard=strategy.dp_shard,
     )
     implied = canonical_strategy(plain, moe=moe).to_json()
-    implied |= dict.fromkeys((*DEGREES, "vpp"), 1) | {"sharding": Sharding.NONE.label}
-    left_out = {"dp", "precision"} | ({"dp_shard"} - _shard_group(strategy))
+    chunked = strategy.vpp > 1 and strategy.pp > 1
+    implied |= dict.fromkeys((*DEGREES, "vpp"), 1) | {
+        "schedule": (Schedule.INTERLEAVED if chunked else Schedule._1F1B).label,
+        "sharding": Sharding.NONE.label,
+    }
     values = strategy.to_json()
-    return {n: _text(v) for n, v in values.items() if v != implied[n] and n not in left_out}
-
-
-def _shard_group(strategy: Strategy) -> set[str]:
-    return {"dp_shard"} if strategy.sharding == Sharding.HSDP else set()
+    found = {name: _text(value) for name, value in values.items() if value != implied[name]}
+    if strategy.sharding == Sharding.HSDP:
+        found["dp_shard"] = _text(strategy.dp_shard)
+    return {name: text for name, text in found.items() if name not in ("dp", "precision")}
 
 
 def _text(value: Any) -> str:

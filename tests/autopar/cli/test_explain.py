@@ -15,7 +15,7 @@ EIGHT = "explain --model 8b --gpus 8"
 def test_explain_runs_from_a_shell() -> None:
     """An illegal strategy is an answer like any other."""
     done = subprocess.run(
-        [sys.executable, "-m", "autopar", *"explain --model 8b --gpus 6 --tp 3".split()],
+        [sys.executable, "-m", "autopar", "explain", "--model", "8b", "--gpus", "6", "--tp", "3"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

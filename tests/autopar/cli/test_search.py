@@ -65,7 +65,7 @@ def test_the_document_has_its_golden_skeleton(run: Run) -> None:
 
 
 def test_rows_obey_the_law_of_ranks_and_sum_up(run: Run) -> None:
-    """dp * tp * pp * cp is the world size, and breakdowns sum to their totals."""
+    """The degrees dp * tp * pp * cp are the world size, and breakdowns sum to their totals."""
     document = json.loads(run(SMALL, "--json -").out)
     for rank, row in enumerate(document["frontier"], start=1):
         s = row["strategy"]

@@ -1,0 +1,69 @@
+"""On a terminal the answer fits its width; in a pipe it is bare text."""
+
+import io
+import re
+
+import pytest
+
+from autopar import search
+from autopar.report.progress import Bar
+from autopar.report.search_view import print_search
+from autopar.report.terminal import Printer
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be one."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+@pytest.fixture(scope="module")
+def result() -> object:
+    """A frontier whose rows have long words."""
+    return search("mixtral-8x7b", 64, fixed={"tp": "2,4", "pp": "2,4"})
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_line_is_wider_than_the_terminal(
+    result: object, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns and more, nothing wraps but the commands that one may copy."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = Terminal()
+    print_search(Printer(stream), result, top=10, again="--gpus 64")  # type: ignore[arg-type]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    lines = [line for line in text.splitlines() if not line.startswith("  autopar ")]
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert not any("\u2026" in line for line in lines)
+
+
+def test_knobs_without_room_stand_below_the_table(
+    result: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns the column of other knobs becomes lines by rank."""
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    print_search(Printer(stream), result, top=10, again="--gpus 64")  # type: ignore[arg-type]
+    assert "\n#1" in stream.getvalue()
+
+
+def test_a_quick_answer_draws_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is over within a second needs none, nor does what no terminal sees."""
+    with Bar("searching") as bar:
+        bar(0.5)
+        bar(1.0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_slow_answer_draws_a_bar_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Title, share and time left, taken away at the end."""
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("autopar.report.progress.PATIENCE_S", 0.0)
+    with Bar("searching") as bar:
+        bar(0.25)
+        bar(0.5)
+    assert "searching" in stream.getvalue()
+    assert "50%" in stream.getvalue()
