@@ -101,11 +101,46 @@ def stage_layers(
     model: ModelSpec, framework: Framework, strategies: Strategies, rank: Ints
 ) -> StageLayers:
     """What pipeline rank ``rank`` holds, summed over its chunks, by equations (1) to (3)."""
+    pp, vpp = strategies.pp, strategies.vpp
+    v_shaped = (strategies.schedule == Schedule.ZB_V) | (strategies.schedule == Schedule.DUALPIPE)
+    if strategies.stage_layers is None:
+        counts = _held_each_once(model, framework, pp, vpp, v_shaped, rank)
+    else:
+        counts = _held(model, framework, strategies, v_shaped, rank)
+    folded = v_shaped & (vpp % 2 == 0)
+    return StageLayers(
+        rank=rank,
+        n_layers=counts[0],
+        n_moe=counts[1],
+        n_windowed=counts[2],
+        has_embedding=rank == 0,
+        has_head=np.where(folded, rank == 0, rank == pp - 1),
+    )
+
+
+def _held_each_once(
+    model: ModelSpec, framework: Framework, pp: Ints, vpp: Ints, v_shaped: Bools, rank: Ints
+) -> tuple[Floats, ...]:
+    """:func:`_held` computed for distinct stages only: a grid has many layouts and few of them."""
+    arrays = np.broadcast_arrays(rank, pp, vpp, v_shaped)
+    shape = arrays[0].shape
+    flat = [array.reshape(-1) for array in arrays]
+    size = [int(array.max(initial=0)) + 1 for array in flat]
+    code = np.ravel_multi_index(flat, size)
+    distinct, which = np.unique(code, return_inverse=True)
+    rank, pp, vpp, folds = np.unravel_index(distinct, size)
+    held = _held(model, framework, Strategies(pp=pp, vpp=vpp), folds > 0, rank)
+    return tuple(np.broadcast_to(n, distinct.shape)[which].reshape(shape) for n in held)
+
+
+def _held(
+    model: ModelSpec, framework: Framework, strategies: Strategies, v_shaped: Bools, rank: Ints
+) -> tuple[Floats, ...]:
+    """Layers, MoE layers and windowed layers of one pipeline rank."""
     moe_before = np.concatenate([[0], np.cumsum(_mask(model.moe_layers, model.n_layers))])
     windowed = _mask(model.sliding_window_layers, model.n_layers)
     windowed_before = np.concatenate([[0], np.cumsum(windowed)])
     pp, vpp = strategies.pp, strategies.vpp
-    v_shaped = (strategies.schedule == Schedule.ZB_V) | (strategies.schedule == Schedule.DUALPIPE)
     n_layers = n_moe = n_windowed = np.zeros(())
     for index in range(int(vpp.max())):
         turned = v_shaped & (index % 2 == 1)
@@ -118,15 +153,7 @@ def stage_layers(
         n_windowed = n_windowed + np.where(
             present, windowed_before[stop] - windowed_before[start], 0
         )
-    folded = v_shaped & (vpp % 2 == 0)
-    return StageLayers(
-        rank=rank,
-        n_layers=n_layers,
-        n_moe=n_moe,
-        n_windowed=n_windowed,
-        has_embedding=rank == 0,
-        has_head=np.where(folded, rank == 0, rank == pp - 1),
-    )
+    return n_layers, n_moe, n_windowed
 
 
 def _mask(indices: tuple[int, ...], length: int) -> NDArray[np.int64]:

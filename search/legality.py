@@ -70,7 +70,7 @@ class LegalGrid:
         """Product of the factors that live within ``dims``."""
         legal: Mask = np.ones((1,) * len(dims), dtype=np.bool_)
         for factor in self.within(dims):
-            legal = legal & factor.over(dims)
+            legal = np.asarray(legal & factor.over(dims))
         return legal
 
     def within(self, dims: Sequence[str]) -> list[Factor]:
