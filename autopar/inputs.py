@@ -5,6 +5,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from cost_models.calibration import load_constants
 from cost_models.catalog.gpus import load_cluster
 from cost_models.catalog.models import load_model
 from cost_models.catalog.optimizers import load_optimizer
@@ -153,5 +154,4 @@ def as_space(
 
 def constants_for(cluster: Cluster, framework: Framework) -> Constants:
     """The calibrated constants of this GPU and framework."""
-    del cluster, framework
-    return Constants()
+    return load_constants(cluster.gpu, framework)

@@ -56,7 +56,9 @@ def _norm(model: ModelSpec, framework: Framework, w: Widths, strategies: Strateg
     """One norm: its input, and its output where the next GEMM keeps it."""
     gemm_input = gemm_input_bytes(strategies) if framework.norm_output_saved else 0.0
     kept = 1.0 - _recomputes(strategies, Recompute.LAYERNORM)
-    return model.hidden_size / w.sequence_parts * (framework.norm_saved_bytes + gemm_input * kept)
+    parts = 1.0 if framework.saves_gathered_inputs else w.sequence_parts
+    own = framework.norm_saved_bytes / w.sequence_parts
+    return np.asarray(model.hidden_size * (own + gemm_input * kept / parts))
 
 
 def _attention(

@@ -10,8 +10,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cost_models.activations import layer_activations
+from cost_models.calibration import Calibration, levels_of
 from cost_models.constants import Constants
 from cost_models.memory import RankMemory, memory_parts, memory_terms
 from cost_models.runs import Run, candidates
@@ -33,6 +35,11 @@ class RunBatch:
     memory: list[RankMemory]
     """One per representative pipeline rank, shorter lists padded with their last."""
     usable_bytes: Floats
+
+    @property
+    def first_rank(self) -> NDArray[np.bool_]:
+        """True where the framework's log shows pipeline rank 0 alone."""
+        return np.array([self.runs[o].workload.framework.logs_first_rank for o in self.owner])
 
     def take(self, indices: Ints) -> "RunBatch":
         """Some of the candidates, with their owners renumbered by ``runs`` order kept."""
@@ -88,6 +95,16 @@ def run_batch(runs: Sequence[Run]) -> RunBatch:
     return batch.take(np.argsort(batch.owner, kind="stable"))
 
 
+def batch_constants(batch: RunBatch, calibration: Calibration) -> Constants:
+    """The calibrated constants of every candidate, arrays of shape (n_candidates,)."""
+    levels = [levels_of(run.cluster.gpu, run.workload.framework) for run in batch.runs]
+    distinct = list({tuple(level.values()): level for level in levels}.values())
+    place = {tuple(level.values()): i for i, level in enumerate(distinct)}
+    index = np.array([place[tuple(level.values())] for level in levels])[batch.owner]
+    table = calibration.values_for(distinct)
+    return Constants(**{name: values[index] for name, values in table.items()})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCost:
     """Predictions per candidate, shape (n_candidates,)."""
@@ -99,9 +116,12 @@ class BatchCost:
     """What the framework's log would print: of the first rank, reserved or allocated."""
 
 
-def batch_memory(batch: RunBatch, c: Constants, reserved: Floats) -> tuple[Floats, Floats]:
-    """(fullest rank's reserved bytes, bytes as reported); ``reserved`` is 1.0 where logs say so."""
-    totals, allocated = [], []
+def batch_memory(batch: RunBatch, c: Constants) -> tuple[Floats, Floats]:
+    """(fullest rank's reserved bytes, bytes as the framework's log reports them)."""
+    figures = [batch.runs[o].workload.framework.memory_figure for o in batch.owner]
+    pooled = np.array([f != "allocated" for f in figures])
+    device = np.array([f == "device" for f in figures])
+    totals, reported = [], []
     for part in batch.memory:
         terms = memory_terms(part, c)
         tensors = sum(terms[name] for name in
@@ -109,14 +129,16 @@ def batch_memory(batch: RunBatch, c: Constants, reserved: Floats) -> tuple[Float
         total = tensors + terms["communication_buffers"] + terms["framework"]
         totals.append(total)
         slack = terms["framework"] - c.framework_bytes
-        allocated.append(np.where(reserved > 0, tensors + slack, tensors))
-    return np.max(totals, axis=0), np.asarray(allocated[0])
+        shown = np.where(pooled, tensors + slack, tensors)
+        reported.append(np.where(device, total, shown))
+    every = np.max(reported, axis=0)
+    return np.max(totals, axis=0), np.asarray(np.where(batch.first_rank, reported[0], every))
 
 
-def batch_cost(batch: RunBatch, c: Constants, reserved: Floats) -> BatchCost:
+def batch_cost(batch: RunBatch, c: Constants) -> BatchCost:
     """Price every candidate with ``c``, whose fields may be arrays per candidate."""
     time = price(batch.work, batch.strategies, c, breakdown=False)
-    fullest, reported = batch_memory(batch, c, reserved)
+    fullest, reported = batch_memory(batch, c)
     return BatchCost(step_time_s=time.total_s, memory_bytes=fullest, reported_bytes=reported)
 
 

@@ -104,5 +104,7 @@ class Constants:
     """Reserved over allocated activations, minus one."""
     state_fragmentation: Constant = 0.01
     """Reserved over allocated state, minus one."""
+    activation_factor: Constant = 1.0
+    """Activations that are there, over those that the tensors add up to."""
     transient_fraction: Constant = 1.0
     """Working tensors of one layer's backward pass, over the activations it keeps."""

@@ -12,7 +12,7 @@ from typing import Literal
 from cost_models.errors import SpecError, require_not_negative
 
 Partition = Literal["even", "embedding_and_head_as_layers", "parameter_weight"]
-MemoryFigure = Literal["allocated", "reserved"]
+MemoryFigure = Literal["allocated", "reserved", "device"]
 
 PARTITIONS = ("even", "embedding_and_head_as_layers", "parameter_weight")
 
@@ -69,6 +69,8 @@ class Framework:
     """Per hidden scalar and norm: the norm's input (2), its fp32 copy (4) where unfused."""
     norm_output_saved: bool = True
     """The norm's output is kept for the next GEMM's weight gradient."""
+    saves_gathered_inputs: bool = False
+    """Under sequence-parallel the inputs of column-parallel GEMMs are kept whole, not in parts."""
     activation_saved_bytes: float = 0.0
     """Per MLP-width scalar beyond the activation's input and output, where it is unfused."""
     rope_saved_bytes: float = 0.0
@@ -83,7 +85,11 @@ class Framework:
     partition: Partition = "even"
     """How layers are dealt to stages where the strategy does not say."""
     memory_figure: MemoryFigure = "allocated"
-    """What the framework's logs call peak memory."""
+    """What the framework's logs call peak memory: tensors, the allocator's pool, or all of it."""
+    logs_first_rank: bool = False
+    """The log shows pipeline rank 0, not the fullest one."""
+    expert_tensor_parallel_default: Literal["tp", "one"] = "tp"
+    """What a launcher takes where the layout does not say."""
     source: str = ""
 
     def __post_init__(self) -> None:

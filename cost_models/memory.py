@@ -183,7 +183,7 @@ def memory_terms(part: RankMemory, constants: Constants) -> dict[str, Floats]:
     """Bytes of one pipeline rank by :data:`MEMORY_TERMS`."""
     c = constants
     working = part.recomputed + c.transient_fraction * part.working / 2.0
-    activations = part.resident + working + part.head_input
+    activations = c.activation_factor * (part.resident + working + part.head_input)
     state = part.weights + part.gradients + part.optimizer
     slack = c.state_fragmentation * state + c.fragmentation * (activations + part.logits)
     return {

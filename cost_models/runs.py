@@ -20,6 +20,7 @@ from cost_models.catalog.models import load_model, model_names
 from cost_models.catalog.optimizers import load_optimizer
 from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
+from cost_models.framework import Framework
 from cost_models.model import ModelSpec
 from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
 from cost_models.units import GIB
@@ -288,7 +289,7 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         optimizer=load_optimizer("adamw"),
         frozen_weights="lora" in cells.text("model").lower(),
     )
-    strategy, open_knobs = _strategy(cells, model, framework.family, dp, tp, pp, cp)
+    strategy, open_knobs = _strategy(cells, model, framework, dp, tp, pp, cp)
     if sequences % dp:
         raise UnreadableRunError(f"global_batch_seqs {sequences} is not divisible by dp {dp}")
     step = cells.number("step_time_s")
@@ -318,7 +319,7 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
 
 
 def _strategy(
-    cells: _Cells, model: ModelSpec, family: str, dp: int, tp: int, pp: int, cp: int
+    cells: _Cells, model: ModelSpec, framework: Framework, dp: int, tp: int, pp: int, cp: int
 ) -> tuple[Strategy, tuple[str, ...]]:
     vpp, micro = cells.whole("vpp"), cells.whole("micro_batch")
     sharding, recompute = cells.text("sharding").lower(), cells.text("recompute").lower()
@@ -331,7 +332,7 @@ def _strategy(
     ep = cells.whole("ep") or 1
     etp = cells.whole("etp")
     # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward
-    reshard = not (family == "fsdp" and split == Sharding.ZERO2)
+    reshard = not (framework.family == "fsdp" and split == Sharding.ZERO2)
     split = split if reshard else Sharding.FSDP
     shard = {Sharding.NONE: 1, Sharding.HSDP: min(8, dp)}.get(split, dp)
     open_knobs = [
@@ -340,13 +341,15 @@ def _strategy(
             ("micro_batch_size", not micro),
             ("vpp", not vpp and pp > 1 and stated is None),
             ("recompute", not recompute),
-            ("etp", model.is_moe and etp is None and tp > 1),
         )
         if missing
     ]
+    if etp is None:
+        same = framework.expert_tensor_parallel_default == "tp" and dp * tp * cp % (tp * ep) == 0
+        etp = tp if model.is_moe and same else 1
     kind = Recompute.parse(recompute) if recompute else Recompute.NONE
     layers = 0
-    if family == "fsdp" and kind == Recompute.CORE_ATTN:
+    if framework.family == "fsdp" and kind == Recompute.CORE_ATTN:
         # PyTorch's selective checkpointing recomputes about every other product
         kind, layers = Recompute.FULL, max(model.n_layers // pp // 2, 1)
     strategy = Strategy(
@@ -355,7 +358,7 @@ def _strategy(
         pp=pp,
         cp=cp,
         ep=ep,
-        etp=etp or 1,
+        etp=etp,
         vpp=vpp or 1,
         micro_batch_size=micro or 1,
         schedule=schedule,
@@ -382,9 +385,6 @@ def candidates(run: Run) -> list[Strategy]:
     if "vpp" in run.open_knobs:
         even = [v for v in range(1, layers // s.pp + 1) if layers % (s.pp * v) == 0]
         choices["vpp"] = even or [1]
-    if "etp" in run.open_knobs:
-        world = s.dp * s.tp * s.cp
-        choices["etp"] = [e for e in (1, s.tp) if world % (e * s.ep) == 0] or [1]
     found = []
     for values in product(*choices.values()):
         one = replace(s, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
@@ -426,3 +426,50 @@ def parse_all(
         except SpecError as error:
             refused(line, raw, error)
     return runs
+
+
+def slow_regime(runs: Sequence[Run]) -> list[bool]:
+    """Runs that pay an extra cost per micro-batch which no sibling with the same layout pays.
+
+    One published sweep (nanotron on EFA, ``ultrascale-playbook``) has two regimes: about a
+    quarter of its pipelined runs lose 0.3 to 1.5 s in every micro-batch, whatever the model's
+    size, where the same stage layout elsewhere in the sweep does not; runs above 70 GiB
+    reserved lose time to the allocator.  Measured times alone decide: a run is slow where its
+    time per micro-batch is over 1.3 times its siblings' best plus 0.25 s.  Siblings share
+    model, tensor- and pipeline-parallel; a larger micro-batch may take proportionally longer.
+    """
+    siblings: dict[tuple[object, ...], list[tuple[int, float]]] = {}
+    rates = [_seconds_per_micro_batch(run) for run in runs]
+    for run, rate in zip(runs, rates, strict=True):
+        if rate is not None:
+            siblings.setdefault(_sweep(run), []).append((run.strategy.micro_batch_size, rate))
+    return [
+        rate is not None and _is_slow(run, rate, siblings[_sweep(run)])
+        for run, rate in zip(runs, rates, strict=True)
+    ]
+
+
+SLOW_SOURCES = ("ultrascale-playbook",)
+"""Sources whose runs were seen to fall into two regimes."""
+
+
+def _sweep(run: Run) -> tuple[object, ...]:
+    return (run.source, run.model.name, run.strategy.tp, run.strategy.pp)
+
+
+def _seconds_per_micro_batch(run: Run) -> float | None:
+    if run.source not in SLOW_SOURCES or run.step_time_s is None:
+        return None
+    s = run.strategy
+    return run.step_time_s / (run.workload.global_batch_size / s.dp / s.micro_batch_size + s.pp - 1)
+
+
+def _is_slow(run: Run, rate: float, siblings: Sequence[tuple[int, float]]) -> bool:
+    if (run.memory_bytes or 0.0) > 70 * GIB:
+        return True
+    if run.strategy.pp == 1:
+        return False
+    micro = run.strategy.micro_batch_size
+    best = min(other * max(1.0, micro / size) for size, other in siblings)
+    layers_s = run.model.n_layers / run.strategy.pp * micro * 0.03
+    return rate > 1.3 * best + 0.25 or rate - layers_s > 0.45

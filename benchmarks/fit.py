@@ -1,0 +1,108 @@
+"""Rebuild the shipped calibration from the runs in the repository.
+
+``python -m benchmarks.fit`` writes ``cost_models/catalog/calibration.json``; with
+``--check`` it compares instead, and exits with 1 where the file would change.
+"""
+
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.leave_out import by_source, left_out_predictions
+from benchmarks.measured import RUNS_CSV, Measured, Predicted, fit_all, load_measured, predict
+from cost_models.calibration import SHIPPED, Spread, to_json
+from cost_models.fitting import calibration_of
+from cost_models.units import Floats
+
+NORMAL_QUARTILE = 0.6745
+
+
+def _robust_sd(values: Floats) -> float:
+    """Standard deviation from the median absolute deviation."""
+    return float(np.median(np.abs(values - np.median(values))) / NORMAL_QUARTILE)
+
+
+def _spread(measured: Measured, log_ratio: Floats, inside: Floats) -> Spread:
+    """Between runs of a source from the fit itself, between sources from left-out fits."""
+    within, between = [], []
+    for source in dict.fromkeys(measured.sources):
+        mask = measured.mask(source=source) & measured.healthy
+        left, seen = log_ratio[mask & np.isfinite(log_ratio)], inside[mask & np.isfinite(inside)]
+        if len(left) >= 3:
+            between.append(float(np.median(left)))
+            within.append(_robust_sd(seen))
+    residual = float(np.median(within))
+    source = float(np.median(np.abs(between)) / NORMAL_QUARTILE)
+    total = np.sqrt(residual**2 + source**2)
+    usable = np.isfinite(log_ratio) & measured.healthy
+    size = {
+        s: int(np.sum(usable & measured.mask(source=s))) for s in dict.fromkeys(measured.sources)
+    }
+    weight = np.array([1.0 / np.sqrt(size[s]) for s in measured.sources[usable]])
+    z = np.abs(log_ratio[usable]) / total
+    order = np.argsort(z)
+    covered = np.cumsum(weight[order]) / np.sum(weight)
+    edge = float(z[order][np.searchsorted(covered, 0.8)])
+    return Spread(residual_sd=residual, source_sd=source, scale=edge / 1.2816)
+
+
+def build() -> str:
+    """The calibration file's text."""
+    measured = load_measured()
+    everything = np.ones(len(measured.runs), dtype=bool)
+    fits = fit_all(measured, everything)
+    inside = predict(measured, calibration_of(*fits))
+    outside: Predicted = left_out_predictions(measured, by_source(measured), fits)
+    time_spread = _spread(
+        measured,
+        np.log(measured.step_time_s / outside.step_time_s),
+        np.log(measured.step_time_s / inside.step_time_s),
+    )
+    memory_spread = _spread(
+        measured,
+        np.log(measured.memory_bytes / outside.reported_bytes),
+        np.log(measured.memory_bytes / inside.reported_bytes),
+    )
+    digest = hashlib.sha256(RUNS_CSV.read_bytes()).hexdigest()
+    provenance = {
+        "runs": "benchmarks/data/runs.csv",
+        "runs_sha256": digest,
+        "runs_used_for_time": int(np.sum(np.isfinite(measured.step_time_s) & measured.healthy)),
+        "runs_used_for_memory": int(np.sum(np.isfinite(measured.memory_bytes) & measured.healthy)),
+        "sources": sorted(set(measured.sources.tolist())),
+        "fitted_by": "python -m benchmarks.fit",
+        "date": "2026-11-22",
+    }
+    calibration = calibration_of(
+        *fits, time_spread=time_spread, memory_spread=memory_spread, provenance=provenance
+    )
+    return json.dumps(to_json(calibration), indent=1) + "\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` at once: an interrupted run leaves the old file."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=".calibration", delete=False
+    ) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def main() -> int:
+    """Write or check the shipped calibration."""
+    text = build()
+    if "--check" in sys.argv[1:]:
+        same = SHIPPED.exists() and SHIPPED.read_text(encoding="utf-8") == text
+        print("calibration rebuilds bit for bit" if same else "calibration has changed")
+        return 0 if same else 1
+    write_atomically(SHIPPED, text)
+    print(f"wrote {SHIPPED}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
