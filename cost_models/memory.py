@@ -203,7 +203,8 @@ def _rank_bytes(part: RankMemory, constants: Constants) -> Floats:
     state = (part.weights + part.gradients + part.optimizer) * (1.0 + c.state_fragmentation)
     state = state + (c.communicator_bytes * part.n_communicators + c.framework_bytes)
     working = part.recomputed + c.transient_fraction * part.working / 2.0
-    moving = part.resident + working + part.head_input + part.logits
+    activations = c.activation_factor * (part.resident + working + part.head_input)
+    moving = activations + part.logits
     return np.asarray(state + moving * (1.0 + c.fragmentation))
 
 
