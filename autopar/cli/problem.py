@@ -9,10 +9,12 @@ from autopar.cli.options import axis_texts
 from autopar.cli.parsing import GpuCounts
 from autopar.cli.strategy import one_value, strategy_of
 from autopar.inputs import as_cluster, as_model, as_precision, as_workload
+from autopar.sizes import sizes_between
+from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
 from cost_models.strategy import Strategy
 from cost_models.units import GIB
-from search.result import Priced
+from search.result import SearchResult
 from search.rules import Problem, launcher_called
 
 _MACHINE = ("gpu", "cluster")
@@ -22,19 +24,35 @@ _OWN = ("gpus", *_MACHINE, *_WORKLOAD, "launcher", "precision", "reserve_gib")
 
 def space_words(options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of :func:`autopar.api.search`, as far as the user said them."""
+    one_count(options["gpus"])
+    return {"model": options["model"], "cluster": machine(options), **search_words(options)}
+
+
+def search_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The workload and the axes, as far as the user said them."""
     _say_the_batch_once(options)
-    if options["gpus"] is None and options["cluster"] is None:
-        raise SpecError("--gpus is missing", hint="--gpus 512, or a --cluster file with n_gpus")
-    words = {
-        "model": options["model"],
-        "gpus": one_count(options["gpus"]),
+    return {
         "fixed": axis_texts(options),
-        **_said(options, (*_MACHINE, *_WORKLOAD, "launcher", "precision")),
+        **_said(options, (*_WORKLOAD, "launcher", "precision")),
     }
-    if options["reserve_gib"] is not None:
-        cluster = as_cluster(words.pop("cluster", None), words.pop("gpu", None), words["gpus"])
-        words["cluster"] = _reserved(cluster, options["reserve_gib"])
-    return words
+
+
+def machine(options: Mapping[str, Any]) -> Cluster:
+    """The cluster, as large as the largest number of GPUs that the user named."""
+    gpus = options["gpus"]
+    if gpus is None and options["cluster"] is None:
+        raise SpecError("--gpus is missing", hint="--gpus 512, or a --cluster file with n_gpus")
+    most = None if gpus is None else max(gpus.listed)
+    return _reserved(as_cluster(options["cluster"], options["gpu"], most), options)
+
+
+def counts_of(gpus: GpuCounts | None, cluster: Cluster) -> list[int]:
+    """All numbers of GPUs that the user named, ranges by whole nodes."""
+    if gpus is None:
+        return [cluster.n_gpus]
+    if gpus.is_range:
+        return sizes_between(gpus.listed[0], gpus.listed[-1], cluster.gpus_per_node)
+    return sorted(gpus.listed)
 
 
 def problem_of(options: Mapping[str, Any], *, launcher: str) -> tuple[Problem, Strategy]:
@@ -50,8 +68,7 @@ def problem_of(options: Mapping[str, Any], *, launcher: str) -> tuple[Problem, S
     precision = as_precision(None, cluster) if typed is None else one_value("precision", typed)
     strategy = strategy_of(options, gpus, launcher=rules, moe=model.is_moe, precision=precision)
     cluster = replace(cluster, n_gpus=strategy.world_size)
-    if options["reserve_gib"] is not None:
-        cluster = _reserved(cluster, options["reserve_gib"])
+    cluster = _reserved(cluster, options)
     workload = as_workload(model, cluster, **_said(options, _WORKLOAD))
     return Problem(model, cluster, workload, rules), strategy
 
@@ -63,19 +80,16 @@ def one_count(gpus: GpuCounts | None) -> int | None:
     raise SpecError(f"--gpus must be one number here, got {gpus.text}")
 
 
-def command_words(options: Mapping[str, Any], best: Priced | None = None) -> str:
-    """The problem's options as they were typed, for the next command line about ``best``."""
-    typed = [f"--model {quote(options['model'])}"]
-    for name in _OWN:
-        value = options.get(name)
-        if best is not None and value is not None:
-            value = {"gpus": best.world_size, "precision": best.strategy.precision.label}.get(
-                name, value
-            )
-        if value is not None:
-            text = value.text if isinstance(value, GpuCounts) else str(value)
-            typed.append(f"--{name.replace('_', '-')} {quote(text)}")
-    return " ".join(typed)
+def command_words(options: Mapping[str, Any], result: SearchResult) -> str:
+    """The problem's options as they were typed, for the next command about the best row."""
+    best = result.frontier[0]
+    typed = {name: options[name] for name in ("model", *_OWN) if options.get(name) is not None}
+    if len({row.world_size for row in result.frontier}) > 1 and "tokens_per_batch" not in typed:
+        typed["global_batch"] = result.workload.global_batch_size
+    for name, value in (("gpus", best.world_size), ("precision", best.strategy.precision.label)):
+        if name in typed:
+            typed[name] = value
+    return " ".join(f"--{name.replace('_', '-')} {quote(str(typed[name]))}" for name in typed)
 
 
 def _say_the_batch_once(options: Mapping[str, Any]) -> None:
@@ -94,5 +108,8 @@ def _said(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: options[name] for name in names if options.get(name) is not None}
 
 
-def _reserved(cluster: Any, reserve_gib: float) -> Any:
-    return replace(cluster, reserved_bytes=reserve_gib * GIB)
+def _reserved(cluster: Cluster, options: Mapping[str, Any]) -> Cluster:
+    """The cluster with some memory left alone, where the user asked for that."""
+    if options["reserve_gib"] is None:
+        return cluster
+    return replace(cluster, reserved_bytes=options["reserve_gib"] * GIB)

@@ -9,13 +9,15 @@ from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.options import axis_options, csv_option, json_option, problem_options
 from autopar.cli.parsing import Whole
-from autopar.cli.problem import command_words, space_words
+from autopar.cli.problem import command_words, counts_of, machine, search_words, space_words
 from autopar.report.documents import rows_csv, search_document
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
 from autopar.report.progress import Bar
 from autopar.report.search_view import nothing_lines, print_search
 from autopar.report.terminal import Printer, narrate
+from autopar.sizes import OBJECTIVES, search_sizes
+from search.result import SearchResult
 
 
 @click.command(
@@ -23,6 +25,7 @@ from autopar.report.terminal import Printer, narrate
     cls=ExampleCommand,
     examples=(
         "autopar search --gpus 512 --model 70b",
+        "autopar search --gpus 64-256 --model 8b --objective gpus",
         "autopar search --gpus 96 --model 8x7b --tp 1-8 --sharding zero1,fsdp --json out.json",
     ),
 )
@@ -44,12 +47,10 @@ from autopar.report.terminal import Printer, narrate
     help="Rows of the table.",
 )
 @click.option(
-    "--method",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "sweep", "explore"]),
-    metavar="auto|sweep|explore",
-    help="Every strategy, or a guided sample of them.",
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    metavar="gpus|cost",
+    help="A third axis, for --gpus like 256,512 or 256-1024.  [default there: gpus]",
 )
 @click.option(
     "--seed",
@@ -72,13 +73,7 @@ def command(**options: Any) -> int:
     if json_path == csv_path == STDOUT:
         raise click.UsageError("--json - and --csv - both want standard output")
     with Bar("searching") as progress:
-        result = api.search(
-            **space_words(options),
-            space=options["space"],
-            method=options["method"],
-            seed=options["seed"],
-            progress=progress,
-        )
+        result = _search(options, progress)
     if not result.counts.legal:
         return complain_all(nothing_lines(result), WRONG_INPUT)
     if json_path is not None:
@@ -86,9 +81,27 @@ def command(**options: Any) -> int:
     if csv_path is not None:
         write_text("--csv", csv_path, rows_csv(result.frontier))
     if STDOUT not in (json_path, csv_path) and result.frontier:
-        again = command_words(options, result.frontier[0])
+        again = command_words(options, result)
         print_search(Printer(), result, top=options["top"], again=again)
     for path in (json_path, csv_path):
         if path not in (None, STDOUT):
             narrate(f"wrote {path}")
     return 0 if result.frontier else complain_all(nothing_lines(result), NOTHING_FITS)
+
+
+def _search(options: dict[str, Any], progress: Bar) -> SearchResult:
+    """Search one number of GPUs, or several with a third axis to the frontier."""
+    how = {name: options[name] for name in ("space", "seed")}
+    gpus, objective = options["gpus"], options["objective"]
+    if objective is None and (gpus is None or gpus.single is not None):
+        return api.search(**space_words(options), **how, progress=progress)
+    cluster = machine(options)
+    return search_sizes(
+        options["model"],
+        cluster,
+        counts_of(gpus, cluster),
+        objective=objective or "gpus",
+        progress=progress,
+        **search_words(options),
+        **how,
+    )

@@ -18,7 +18,7 @@ def models_table(models: Sequence[ModelSpec], aliases: Mapping[str, str]) -> Tab
     """One model a line: its names, its parameters, its shape."""
     columns = (
         Column("model", style="bold"),
-        Column("also called", keep=1),
+        Column("alias", keep=6),
         Column("params", right=True),
         Column("active", right=True),
         Column("layers", right=True),
@@ -38,7 +38,7 @@ def _model_cells(model: ModelSpec, aliases: Mapping[str, str]) -> tuple[str, ...
     names.sort(key=len)
     return (
         model.name,
-        ", ".join(names[:2]),
+        names[0] if names else "",
         short_count(model.n_parameters),
         short_count(model.n_active_parameters),
         str(model.n_layers),

@@ -116,7 +116,8 @@ def print_estimate(
     times = dict(zip(row.time_breakdown_s, alike, strict=True))
     printer.rows(breakdown_table(row.time_breakdown_s, times, bars=bars))
     if row.hidden_communication_s > 0:
-        printer.line(f"  and {seconds(row.hidden_communication_s)} of communication under compute")
+        hidden = seconds_alike([row.hidden_communication_s], anchor_s=row.step_time_s)[0]
+        printer.line(f"  and {hidden} of communication under compute")
     printer.line()
     printer.line(memory_line(row, cluster), style="bold")
     sizes = {n: gib_words(value, 2) for n, value in row.memory_breakdown_bytes.items()}
@@ -144,7 +145,8 @@ def memory_line(row: Priced, cluster: Cluster) -> str:
 def totals_lines(row: Priced, totals: Mapping[str, float]) -> list[str]:
     """Bytes over all GPUs of the job."""
     state = sum(totals[name] for name in _MODEL_STATE)
-    parts = " + ".join(f"{name} {terabytes(totals[name])}" for name in _MODEL_STATE)
+    figures = (terabytes(totals[name]).removesuffix(" TB") for name in _MODEL_STATE)
+    parts = " + ".join(map(" ".join, zip(_MODEL_STATE, figures, strict=True)))
     gpus = "1 GPU" if row.world_size == 1 else f"all {row.world_size} GPUs"
     return [
         f"over {gpus}: {terabytes(sum(totals.values()))}",

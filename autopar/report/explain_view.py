@@ -20,6 +20,12 @@ from search.rules import RULES
 
 EXPLAIN_SCHEMA = "autopar/explain/1"
 _BIGGEST = 3
+_NO_RULES: Mapping[str, str] = {
+    "memory": "The fullest GPU has room for its peak.",
+    "one_stage_needs_no_schedule": "Without a pipeline every schedule is the same.",
+    "knobs_spelled_once": "Knobs without effect are spelled in one way.",
+}
+"""What removes strategies beside the launcher's rules."""
 
 
 def print_explanation(printer: Printer, found: Explanation) -> None:
@@ -122,11 +128,12 @@ def _three(time_s: float) -> str:
 
 def pruned_table(result: SearchResult) -> Table:
     """What every rule took out of the space, the largest first."""
-    sentences: Mapping[str, str] = {rule.name: rule.sentence for rule in RULES}
+    sentences: dict[str, str] = {rule.name: rule.sentence for rule in RULES}
+    sentences |= _NO_RULES
     columns = (
         Column("rule", style="bold"),
         Column("strategies", right=True),
-        Column("what it says", keep=1),
+        Column("what it says", keep=1, wraps=True),
     )
     pruned = sorted(result.counts.pruned_by.items(), key=lambda item: -item[1])
     rows = tuple((name, plain_count(n), sentences.get(name, "")) for name, n in pruned if n)

@@ -1,6 +1,6 @@
 """What a person reads after a search: one line of how, the frontier, what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autopar.report.strategy_words import (
     flags,
@@ -35,20 +35,21 @@ _OTHER = "other"
 def problem_lines(result: SearchResult) -> list[str]:
     """What is trained on what, defaults included."""
     precisions = sorted({row.strategy.precision.label for row in result.frontier})
+    worlds = sorted({row.world_size for row in result.frontier})
     return [
-        problem_line(result.model, result.cluster),
+        problem_line(result.model, result.cluster, ", ".join(map(str, worlds))),
         workload_line(
             result.workload, ", ".join(precisions), launcher_called(result.launcher).title
         ),
     ]
 
 
-def problem_line(model: ModelSpec, cluster: Cluster) -> str:
+def problem_line(model: ModelSpec, cluster: Cluster, gpus: str = "") -> str:
     """The model and the machines."""
     active = f", {short_count(model.n_active_parameters)} active" if model.is_moe else ""
     return (
         f"{model.name} ({short_count(model.n_parameters)} parameters{active}) "
-        f"on {cluster.n_gpus} x {cluster.gpu.name}"
+        f"on {gpus or cluster.n_gpus} x {cluster.gpu.name}"
     )
 
 
@@ -78,9 +79,9 @@ def searched_line(result: SearchResult) -> str:
     )
 
 
-def frontier_table(rows: Sequence[Priced], usable_bytes: float) -> Table:
-    """The frontier, fastest first; columns that never say anything are left out."""
-    costs = any(row.usd_per_step is not None for row in rows)
+def frontier_table(ranked: Mapping[int, Priced], usable_bytes: float) -> Table:
+    """Rows by rank; columns that never say anything are left out."""
+    rows = list(ranked.values())
     worlds = len({row.world_size for row in rows}) > 1
     columns = (
         Column("#", right=True, style="dim"),
@@ -114,13 +115,13 @@ def frontier_table(rows: Sequence[Priced], usable_bytes: float) -> Table:
             other_words(row.strategy),
             f"{gib(row.memory_bytes):.1f}",
             whole_percent(row.memory_bytes / usable_bytes),
-            steps[rank - 1],
+            step,
             interval(row.step_time_low_s, row.step_time_s, row.step_time_high_s),
-            f"{row.usd_per_step:.2f}" if costs and row.usd_per_step is not None else "",
+            "" if row.usd_per_step is None else f"{row.usd_per_step:.2f}",
             f"{row.tokens_per_s_per_gpu:.0f}",
             percent(row.mfu),
         )
-        for rank, row in enumerate(rows, start=1)
+        for (rank, row), step in zip(ranked.items(), steps, strict=True)
     )
     return Table(columns, cells).without_empty()
 
@@ -130,25 +131,35 @@ def print_search(printer: Printer, result: SearchResult, *, top: int, again: str
 
     ``again`` is the problem's part of the command line, for what to type next.
     """
-    rows = result.frontier[:top]
+    ranked = top_rows(result.frontier, top)
     printer.lines(problem_lines(result))
     printer.line(searched_line(result))
     printer.line()
-    table = frontier_table(rows, result.cluster.usable_memory_bytes)
+    table = frontier_table(ranked, result.cluster.usable_memory_bytes)
     printer.table(table)
     if _OTHER not in (column.head for column in table.fitted(printer.width).columns):
-        printer.lines(other_lines(rows))
-    hidden = len(result.frontier) - len(rows)
+        printer.lines(other_lines(ranked))
+    hidden = len(result.frontier) - len(ranked)
     if hidden > 0:
-        printer.line(f"{hidden} more on the frontier, smaller and slower: --top {top + hidden}")
+        printer.line(f"{hidden} more on the frontier: --top {len(result.frontier)}")
     printer.line()
-    printer.lines(next_lines(result, rows[0].strategy, again), whole=True)
+    printer.lines(next_lines(result, result.frontier[0].strategy, again), whole=True)
 
 
-def other_lines(rows: Sequence[Priced]) -> list[str]:
+def top_rows(frontier: Sequence[Priced], top: int) -> dict[int, Priced]:
+    """The first rows under their ranks; with several numbers of GPUs, some of each."""
+    worlds = sorted({row.world_size for row in frontier})
+    shown: dict[int, Priced] = {}
+    for world in worlds:
+        alike = [(rank, row) for rank, row in enumerate(frontier, 1) if row.world_size == world]
+        shown.update(alike[: max(1, top // len(worlds))])
+    return dict(sorted(shown.items()))
+
+
+def other_lines(ranked: Mapping[int, Priced]) -> list[str]:
     """The knobs that the table had no room for, rows alike together."""
     ranks: dict[str, list[int]] = {}
-    for rank, row in enumerate(rows, start=1):
+    for rank, row in ranked.items():
         ranks.setdefault(other_words(row.strategy), []).append(rank)
     return [f"{_ranges(found)}: {words}" for words, found in ranks.items() if words]
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _GAP = 2
+_SENTENCE = 24
+"""Least width of a column that wraps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Column:
     keep: int = 9
     """Columns with the lowest number leave first where the table is too wide."""
     style: str = ""
+    wraps: bool = False
+    """A sentence: on a terminal it takes the lines it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,12 @@ class Table:
 
     @property
     def width(self) -> int:
-        """Characters that one line takes."""
-        return sum(self.widths) + _GAP * (len(self.columns) - 1)
+        """Characters that one line takes, sentences as narrow as they may get."""
+        least = (
+            min(width, _SENTENCE) if column.wraps else width
+            for column, width in zip(self.columns, self.widths, strict=True)
+        )
+        return sum(least) + _GAP * (len(self.columns) - 1)
 
     def without_empty(self) -> "Table":
         """The same without columns that say nothing in any row."""
@@ -95,8 +103,8 @@ class Table:
                 Text(column.head),
                 justify="right" if column.right else "left",
                 style=column.style,
-                min_width=width,
-                no_wrap=True,
+                min_width=min(width, _SENTENCE) if column.wraps else width,
+                no_wrap=not column.wraps,
             )
         for row in self.rows:
             drawn.add_row(*(Text(cell) for cell in row))

@@ -52,7 +52,7 @@ def test_the_table_says_what_was_searched_and_what_to_do_next(run: Run) -> None:
 def test_top_limits_the_table_and_says_what_it_hides(run: Run) -> None:
     """One row is printed, and how to see the others."""
     out = run(SMALL, "--top 1").out
-    assert "more on the frontier, smaller and slower: --top" in out
+    assert "more on the frontier: --top" in out
     assert "\n2  dp" not in out
 
 
