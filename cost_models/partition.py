@@ -68,8 +68,8 @@ def _first_layer(chunk: Ints, model: ModelSpec, framework: Framework, chunks: In
     total_layers = layers + 2 * virtual
     base, more = total_layers // chunks, total_layers % chunks
     offset = np.where(more <= chunks - 2, 1, 0)
-    start = chunk * base + np.clip(chunk - offset, 0, more)
-    return np.asarray(np.clip(start - virtual, 0, layers), dtype=np.int64)
+    start = chunk * base + np.minimum(np.maximum(chunk - offset, 0), more)
+    return np.asarray(np.minimum(np.maximum(start - virtual, 0), layers), dtype=np.int64)
 
 
 def even_stage_layers(model: ModelSpec, framework: Framework, pp: int, vpp: int) -> tuple[int, ...]:
@@ -148,7 +148,7 @@ def _held(
         start, stop = _chunk_bounds(chunk, model, framework, strategies)
         present = index < vpp
         n_layers = n_layers + np.where(present, stop - start, 0)
-        start, stop = np.clip(start, 0, model.n_layers), np.clip(stop, 0, model.n_layers)
+        start, stop = (np.minimum(np.maximum(n, 0), model.n_layers) for n in (start, stop))
         n_moe = n_moe + np.where(present, moe_before[stop] - moe_before[start], 0)
         n_windowed = n_windowed + np.where(
             present, windowed_before[stop] - windowed_before[start], 0

@@ -68,9 +68,9 @@ class LegalGrid:
 
     def mask(self, dims: Sequence[str]) -> Mask:
         """Product of the factors that live within ``dims``."""
-        legal: Mask = np.ones((1,) * len(dims), dtype=np.bool_)
+        legal = np.ones((1,) * len(dims), dtype=np.bool_)
         for factor in self.within(dims):
-            legal = np.asarray(legal & factor.over(dims))
+            legal = np.asarray(legal & factor.over(dims), dtype=np.bool_)
         return legal
 
     def within(self, dims: Sequence[str]) -> list[Factor]:
@@ -92,7 +92,7 @@ class LegalGrid:
             dims = tuple(name for name in (axis.name, LAYOUT) if name in self.sizes)
             mask = np.broadcast_to(self.mask(dims), [self.sizes[name] for name in dims])
             if axis.size > 1:
-                keep[axis.name] = mask.any(axis=-1)
+                keep[axis.name] = np.asarray(mask.any(axis=-1))
         ways = contract(self.factors, self.sizes, (LAYOUT,))
         keep[LAYOUT] = np.broadcast_to(ways > 0, (len(self.layouts),))
         return self.only(keep)

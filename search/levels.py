@@ -41,7 +41,7 @@ ITEM = (
 MEMORY = ("sharding", "sequence_parallel", "precision", "kept", "optimizer_offload")
 CELL = ("kept", "optimizer_offload")
 LAST = ("overlap_p2p", "reduce")
-CELLS = 1 << 18
+CELLS = 1 << 20
 """Entries of one array, about; arrays of this size stay in the cache."""
 
 
@@ -143,6 +143,20 @@ def memory_grid(q: Question, g: LegalGrid) -> Memory:
     usable = g.mask(dims) & (peak <= capacity) & (ways > 0)
     fits = round(float(np.sum(np.broadcast_to(ways, usable.shape), where=usable)))
     return Memory(dims, np.where(usable, peak, np.inf), fits)
+
+
+def _fitting(g: LegalGrid, memory: Memory) -> tuple[LegalGrid, Memory]:
+    """The same without choices and layouts that never fit."""
+    fits = memory.usable < np.inf
+    keep: dict[str, Mask] = {}
+    usable = memory.usable
+    for place, name in enumerate(memory.dims):
+        others = tuple(i for i in range(fits.ndim) if i != place)
+        keep[name] = np.asarray(fits.any(axis=others))
+        usable = np.compress(keep[name], usable, axis=place)
+    sizes = dict(zip(memory.dims, usable.shape, strict=True))
+    dims = tuple(name for name in memory.dims if sizes[name] > 1 or name == LAYOUT)
+    return g.only(keep), Memory(dims, usable.reshape([sizes[name] for name in dims]), memory.fits)
 
 
 def _item_bounds(q: Question, g: LegalGrid, memory: Memory) -> tuple[Floats, Floats, Mask]:
@@ -279,6 +293,7 @@ def sweep_block(q: Question, g: LegalGrid, known: Staircase, sample: int = 0) ->
     found.tally.fits = memory.fits
     if not memory.fits:
         return found
+    g, memory = _fitting(g, memory)
     dims = _dims(g, ITEM)
     least, seconds, legal = _item_bounds(q, g, memory)
     alive = legal & ~known.beats(least, seconds)
