@@ -38,6 +38,17 @@ def ask_megatron(cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return _ask(python, "megatron_verdicts.py", cases, {"PYTHONPATH": str(wheel)})
 
 
+def ask_bridge(cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Megatron-Bridge's verdict on each list of overrides, in order."""
+    python = interpreter("torch", "hydra", "omegaconf")
+    wheels = [folder() / "wheels" / name for name in ("megatron_core", "megatron_bridge")]
+    missing = [str(wheel) for wheel in wheels if not wheel.is_dir()]
+    if missing:
+        pytest.skip(f"no {missing[0]}: run python tests/launchers/install.py")
+    paths = [*map(str, wheels), str(_HERE.parents[1])]
+    return _ask(python, "bridge_verdicts.py", cases, {"PYTHONPATH": os.pathsep.join(paths)})
+
+
 def ask_wrapper(cases: Iterable[dict[str, Any]], *needed: str) -> list[str | None]:
     """What torchrun, the Kubernetes models or SkyPilot refuse of each case, None for nothing."""
     answers = _ask(interpreter(*needed), "wrapper_verdicts.py", cases, {})

@@ -25,10 +25,12 @@ PACKAGES = (
     "typing_extensions",
     "kubeflow-trainer-api==2.3.0",
     "kubernetes-validate==1.37.0",
+    "hydra-core",
+    "omegaconf",
 )
 """Installed with what they depend on."""
 
-UNPACKED = ("megatron-core==0.19.2",)
+UNPACKED = ("megatron-core==0.19.2", "megatron-bridge==0.6.2")
 """Wheels unpacked to ``wheels/NAME``, without what they depend on."""
 
 HEAVY = ("skypilot==0.14.1",)

@@ -17,6 +17,8 @@ _MODULES = {
     Recompute.MOE: "moe",
     Recompute.SHARED_EXPERTS: "shared_experts",
 }
+_UNPRICED = ("gdn_norm_out", "gdp_in_proj", "gdp_qkv", "mhc")
+"""Modules of models that we do not describe."""
 _DENSE_OFFLOAD = ("attn_norm", "qkv_linear", "core_attn", "attn_proj", "mlp_norm")
 _MOE_OFFLOAD = ("expert_fc1", "moe_act")
 _MOMENTS = {8.0: None, 6.0: ("bf16", "fp32"), 4.0: ("bf16", "bf16"), 2.0: ("fp8", "fp8")}
@@ -162,6 +164,8 @@ def _read_recompute(values: Mapping[str, Any], vpp: int) -> tuple[Recompute, int
     recompute = extra
     names = {name: flag for flag, name in _MODULES.items()}
     for module in get(values, "recompute_modules") or ["core_attn"]:
+        if module in _UNPRICED:
+            continue
         if module not in names:
             raise SpecError(
                 f"recompute_modules has unknown {module!r}", hint=f"known: {', '.join(names)}"
