@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from autopar.launchers.knobs import comments, printable
+from autopar.launchers.knobs import LARGEST, comments, printable
 from cost_models.catalog.files import did_you_mean
 from cost_models.catalog.hf_config import load_hf_config
 from cost_models.errors import SpecError
@@ -39,7 +39,9 @@ class Document:
             return default
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(path, f"must be a whole number >= {least}, got {value!r:.80}")
+        if not least <= value <= LARGEST:
             raise self.error(path, f"must be a whole number >= {least}, got {value!r:.80}")
         return value
 
@@ -50,7 +52,7 @@ class Document:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.error(path, f"must be a number, got {value!r:.80}")
-        if not 0 <= value < float("inf"):
+        if not 0 <= value <= LARGEST:
             raise self.error(path, f"must be a finite number >= 0, got {value}")
         return float(value)
 
@@ -70,9 +72,8 @@ class Document:
         value = self._find(path)
         word = default if value is None or value == AUTO else value
         if not isinstance(word, str) or word.lower() not in known:
-            raise self.error(
-                path, f"is not understood: {word!r:.80}", hint=did_you_mean(f"{word:.80}", known)
-            )
+            hint = did_you_mean(str(word)[:80], known)
+            raise self.error(path, f"is not understood: {word!r:.80}", hint=hint)
         return known[word.lower()]
 
     def unread(self) -> tuple[str, ...]:

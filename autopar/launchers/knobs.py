@@ -10,6 +10,10 @@ from cost_models.strategy import Label, Recompute, Sharding, Strategy
 from cost_models.units import GIB
 from search.canonical import canonical_strategy
 
+LARGEST = 10**9
+"""Above any degree or batch that there is; a file with more is broken."""
+_DEGREES = ("dp", "tp", "pp", "cp", "ep", "etp", "vpp", "micro_batch_size", "dp_shard")
+
 UNSAID: Mapping[str, str] = {
     "activation_offload": "it has no switch for it",
     "optimizer_offload": "it has no switch for it",
@@ -35,6 +39,9 @@ def effective(strategy: Strategy, model: ModelSpec | None = None) -> Strategy:
     True
     """
     s = strategy
+    for name in _DEGREES:
+        if not 1 <= getattr(s, name) <= LARGEST:
+            raise SpecError(f"strategy.{name} must be 1 to {LARGEST}, got {getattr(s, name)}")
     moe = model.is_moe if model is not None else s.ep * s.etp > 1
     changes: dict[str, object] = {}
     if s.pp == 1:

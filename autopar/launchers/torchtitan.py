@@ -73,12 +73,15 @@ def emit(plan: Plan) -> Emission:
     values = _settings(plan, strategy)
     said = torchtitan_reader.strategy_of(values, plan.model, strategy.world_size)
     unsaid = not_expressed(strategy, said, REASONS, plan.model)
+    mtp = plan.model.mtp_layers if strategy.pp == 1 else 0
+    if mtp < plan.model.mtp_layers:
+        unsaid += (f"model.mtp_layers {plan.model.mtp_layers}, runs as 0: none in its pipeline",)
     head = heading(plan, TARGETS, unsaid)
     return Emission(
         launcher="torchtitan",
         targets=TARGETS,
         files={
-            SOURCE: module_text(head, FUNCTION, model, values, mtp=plan.model.mtp_layers),
+            SOURCE: module_text(head, FUNCTION, model, values, mtp=mtp),
             COMMAND: _command(plan, head),
         },
         not_expressed=unsaid,

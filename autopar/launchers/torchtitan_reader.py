@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any
 
-from autopar.launchers.knobs import effective
+from autopar.launchers.knobs import LARGEST, effective
 from autopar.launchers.plan import Reading
 from autopar.launchers.shell import Word, read_script
 from autopar.launchers.torchtitan_fields import (
@@ -92,9 +92,9 @@ def _read(files: Mapping[str, str]) -> Reading:
     world = nnodes * per_node or None
     strategy = strategy_of(values, model, world)
     local = _size(values, "training.local_batch_size", 8)
-    total = values.get("training.global_batch_size", -1)
+    total = _size(values, "training.global_batch_size", -1)
     notes = {"config": function}
-    if total in (-1, None):
+    if total == -1:
         total = local * strategy.dp
     elif strategy.pp > 1 and total > local * strategy.dp:
         notes["micro_batch_size"] = "gradients are accumulated over several runs of the pipeline"
@@ -111,7 +111,7 @@ def _read(files: Mapping[str, str]) -> Reading:
         strategy=strategy,
         world_size=world,
         model=model,
-        global_batch_size=int(total),
+        global_batch_size=total,
         sequence_length=_size(values, "training.seq_len", 2048),
         ignored=tuple(sorted(key for key in values if key not in _OURS)),
         notes=notes,
@@ -355,9 +355,9 @@ def _parsed(text: str) -> Any:
 
 
 def _size(values: Mapping[str, Any], path: str, default: int, *, least: int = 1) -> int:
-    value = values.get(path, default)
+    value: Any = values.get(path, default)
     if value is None or value == default:
         return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
         raise SpecError(f"torchtitan: {path} must be a whole number >= {least}, got {value!r:.80}")
     return value

@@ -6,6 +6,7 @@ result is then edited by assignments.  Everything else is skipped.
 """
 
 import ast
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,9 @@ class Unknown:
 def config_functions(source: str, *, name: str) -> dict[str, ast.FunctionDef]:
     """Functions at the top of the module; raises SpecError with file and line if not Python."""
     try:
-        tree = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         raise SpecError(f"{name}:{line}: not valid Python: {type(error).__name__}") from None
@@ -45,7 +48,10 @@ def config_functions(source: str, *, name: str) -> dict[str, ast.FunctionDef]:
 def constants(source: str) -> dict[str, Any]:
     """Literal values of names assigned at the top of a module."""
     found: dict[str, Any] = {}
-    for node in ast.parse(source).body:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(source)
+    for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             value = _value(node.value, {})
             if not isinstance(value, Unknown | Built):

@@ -22,7 +22,7 @@ from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
 from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
-from cost_models.strategy import Sharding, Strategy
+from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
 from search.rules import Problem, broken_rules
 from tests.launchers.ask import interpreter
 from tests.launchers.install import folder
@@ -235,6 +235,65 @@ EXPECTED = {
     "accelerate": _accelerate_facts,
     "maxtext": _maxtext_facts,
 }
+
+WIDE = Strategy(recompute=Recompute.FULL, sharding=Sharding.FSDP)
+KNOWN: tuple[tuple[str, str, int, Strategy], ...] = (
+    (
+        "torchtitan",
+        "llama3.1-405b",
+        2048,
+        WIDE.with_(dp=128, tp=8, pp=16, sequence_parallel=True, stage_layers=(7, *[8] * 14, 7)),
+    ),
+    (
+        "torchtitan",
+        "deepseek-v3",
+        4096,
+        WIDE.with_(dp=256, pp=8, vpp=2, ep=64, schedule=Schedule.INTERLEAVED),
+    ),
+    ("torchtitan", "deepseek-v3", 2048, WIDE.with_(dp=2048, ep=64)),
+    ("torchtitan", "mixtral-8x22b", 512, WIDE.with_(dp=32, tp=4, ep=8, sequence_parallel=True)),
+    ("torchtitan", "gpt-oss-120b", 512, WIDE.with_(dp=64, ep=8)),
+    (
+        "torchtitan",
+        "llama3-70b",
+        1024,
+        WIDE.with_(dp=64, tp=8, precision=Precision.FP8, sequence_parallel=True, overlap_tp=True),
+    ),
+    ("deepspeed", "llama3.1-405b", 2048, WIDE.with_(dp=2048, cp=8, sharding=Sharding.ZERO3)),
+    ("deepspeed", "deepseek-v3", 4096, WIDE.with_(dp=2048, ep=64, sharding=Sharding.ZERO3)),
+    ("accelerate", "llama3.1-405b", 2048, WIDE.with_(dp=2048, tp=8)),
+    ("accelerate", "llama3-70b", 512, WIDE.with_(dp=64, dp_shard=8, cp=8, sharding=Sharding.HSDP)),
+    ("maxtext", "llama3.1-405b", 2048, WIDE.with_(dp=2048, tp=8, sequence_parallel=True)),
+    ("maxtext", "deepseek-v3", 4096, WIDE.with_(dp=2048, ep=64)),
+    ("maxtext", "mixtral-8x22b", 512, WIDE.with_(dp=32, tp=4, ep=8)),
+)
+"""Jobs at full size: launcher, model, global batch, strategy."""
+
+
+@pytest.mark.parametrize("name", sorted(NEEDED))
+def test_known_jobs_pass(name: str) -> None:
+    """Large models on many GPUs are taken as written, and have the sizes of the plan."""
+    plans = []
+    for _, model, batch, strategy in (job for job in KNOWN if job[0] == name):
+        group = strategy.dp_shard if strategy.sharding == Sharding.HSDP else strategy.dp
+        cluster = Cluster.of(load_gpu("h100"), strategy.world_size)
+        plan = Plan(
+            model=load_model(model),
+            cluster=cluster,
+            workload=workload(batch, 4096),
+            strategy=strategy.with_(dp_shard=group),
+        )
+        plans.append(plan)
+    questions = [
+        {"launcher": name, "files": launcher(name).emit(p).files, "world": p.strategy.world_size}
+        for p in plans
+    ]
+
+    for plan, answer in zip(plans, ask(name, questions), strict=True):
+        assert answer["accepted"], answer
+        expected = EXPECTED[name](plan)
+        assert {key: answer["facts"][key] for key in expected} == expected
+
 
 REFUSED: tuple[tuple[str, str, dict[str, Any], int, str], ...] = (
     ("torchtitan", "llama3-8b", {"dp": 1, "tp": 16, "sequence_parallel": True}, 64, "n_kv_heads"),

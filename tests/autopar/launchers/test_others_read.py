@@ -1,12 +1,17 @@
 """Files that people already have, and files that are broken."""
 
+import re
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autopar.launchers import launcher
 from cost_models.errors import SpecError
 from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding
+from tests.launchers.random_layouts import MODELS, random_plan
 
 TITAN_RECIPE = """
 from torchtitan.models.llama3 import model_registry
@@ -199,3 +204,37 @@ def test_broken_files_are_one_clear_line(name: str, path: str, text: str, compla
 
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+WORDS = ("-1", "0", "null", "[]", "{}", "'x'", "1e400", "nan", "9" * 20, "*", "\0", "\n", "(", '"')
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(seed=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=100)
+def test_mangled_files_are_read_or_refused(name: str, seed: int) -> None:
+    """Whatever happened to a file, it is a strategy or one line that says why not."""
+    rng = Random(seed)  # noqa: S311
+    try:
+        files = dict(launcher(name).emit(random_plan(rng, name)).files)
+    except SpecError:
+        return
+    path = rng.choice(list(files))
+    text = files[path]
+    for _ in range(rng.randint(1, 3)):
+        values = list(re.finditer(r"(?<=[ :=(\[])\w+(?=[\s,)\]]|$)", text))
+        cut = rng.randrange(len(text))
+        if values and rng.random() < 0.5:
+            match = rng.choice(values)
+            text = text[: match.start()] + rng.choice(WORDS) + text[match.end() :]
+        else:
+            text = text[:cut] + rng.choice(WORDS) + text[cut + rng.randrange(8) :]
+    files[path] = text
+
+    said = ""
+    try:
+        launcher(name).read(files)
+    except SpecError as error:
+        said = str(error)
+
+    assert "\n" not in said
