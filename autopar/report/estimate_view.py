@@ -108,7 +108,7 @@ def print_estimate(
     printer.line()
     spread = interval(row.step_time_low_s, row.step_time_s, row.step_time_high_s)
     printer.line(
-        f"step time {seconds(row.step_time_s)}{' ' + spread if spread else ''}, "
+        f"step time {seconds(row.step_time_s)}{f' {spread} (80% interval)' if spread else ''}, "
         f"{row.tokens_per_s_per_gpu:.0f} tokens/s/GPU, MFU {percent(row.mfu)}",
         style="bold",
     )

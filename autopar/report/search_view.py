@@ -30,6 +30,7 @@ from search.rules import launcher_called
 
 _MOST_RULES = 3
 _OTHER = "other"
+_INTERVAL = "±"
 
 
 def problem_lines(result: SearchResult) -> list[str]:
@@ -95,7 +96,7 @@ def frontier_table(ranked: Mapping[int, Priced], usable_bytes: float) -> Table:
         Column("GiB", right=True),
         Column("used", right=True, keep=5),
         Column("step", right=True, style="bold"),
-        Column("+-", right=True, keep=6),
+        Column(_INTERVAL, right=True, keep=6),
         Column("$/step", right=True),
         Column("tok/s/GPU", right=True, keep=4),
         Column("MFU", right=True),
@@ -137,8 +138,11 @@ def print_search(printer: Printer, result: SearchResult, *, top: int, again: str
     printer.line()
     table = frontier_table(ranked, result.cluster.usable_memory_bytes)
     printer.table(table)
-    if _OTHER not in (column.head for column in table.fitted(printer.width).columns):
+    shown = {column.head for column in table.fitted(printer.width).columns}
+    if _OTHER not in shown:
         printer.lines(other_lines(ranked))
+    if _INTERVAL in shown:
+        printer.line(f"{_INTERVAL}: 80% interval of the step time")
     hidden = len(result.frontier) - len(ranked)
     if hidden > 0:
         printer.line(f"{hidden} more on the frontier: --top {len(result.frontier)}")

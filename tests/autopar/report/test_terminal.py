@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from autopar import search
 from autopar.report.progress import Bar
 from autopar.report.search_view import print_search
 from autopar.report.terminal import Printer
+from search.result import SearchResult
 
 
 class Terminal(io.StringIO):
@@ -20,19 +22,19 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(scope="module")
-def result() -> object:
+def result() -> SearchResult:
     """A frontier whose rows have long words."""
     return search("mixtral-8x7b", 64, fixed={"tp": "2,4", "pp": "2,4"})
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_no_line_is_wider_than_the_terminal(
-    result: object, width: int, monkeypatch: pytest.MonkeyPatch
+    result: SearchResult, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At 80 columns and more, nothing wraps but the commands that one may copy."""
     monkeypatch.setenv("COLUMNS", str(width))
     stream = Terminal()
-    print_search(Printer(stream), result, top=10, again="--gpus 64")  # type: ignore[arg-type]
+    print_search(Printer(stream), result, top=10, again="--gpus 64")
     text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
     lines = [line for line in text.splitlines() if not line.startswith("  autopar ")]
     assert max(len(line.rstrip()) for line in lines) <= width
@@ -40,13 +42,25 @@ def test_no_line_is_wider_than_the_terminal(
 
 
 def test_knobs_without_room_stand_below_the_table(
-    result: object, monkeypatch: pytest.MonkeyPatch
+    result: SearchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At 80 columns the column of other knobs becomes lines by rank."""
     monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
-    print_search(Printer(stream), result, top=10, again="--gpus 64")  # type: ignore[arg-type]
+    print_search(Printer(stream), result, top=10, again="--gpus 64")
     assert "\n#1" in stream.getvalue()
+
+
+def test_an_interval_is_shown_where_there_is_one(result: SearchResult) -> None:
+    """Half its width beside the step time, and what it means below the table."""
+    sure = [
+        replace(row, step_time_low_s=0.9 * row.step_time_s, step_time_high_s=1.1 * row.step_time_s)
+        for row in result.frontier
+    ]
+    stream = io.StringIO()
+    print_search(Printer(stream), replace(result, frontier=sure), top=3, again="--gpus 64")
+    assert stream.getvalue().count("\u00b110%") == 3
+    assert "80% interval of the step time" in stream.getvalue()
 
 
 def test_a_quick_answer_draws_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
