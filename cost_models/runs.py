@@ -8,7 +8,8 @@ GPUs, its batch and its degrees of parallelism; other knobs may stay open, and
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
@@ -20,7 +21,7 @@ from cost_models.catalog.models import load_model, model_names
 from cost_models.catalog.optimizers import load_optimizer
 from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
-from cost_models.framework import Framework
+from cost_models.framework import Framework, Partition
 from cost_models.model import ModelSpec
 from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
 from cost_models.units import GIB
@@ -62,11 +63,19 @@ class Run:
     columns: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
-class UnknowableRunError(SpecError):
+class RunError(SpecError):
+    """A row that cannot be priced, and the column to blame."""
+
+    def __init__(self, column: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{column}: {message}", hint=hint)
+        self.column = column
+
+
+class UnknowableRunError(RunError):
     """The row cannot be priced because its source leaves out what must be known."""
 
 
-class UnreadableRunError(SpecError):
+class UnreadableRunError(RunError):
     """The row contradicts itself or has a cell that is not what its column holds."""
 
 
@@ -114,29 +123,29 @@ class _Cells:
         try:
             value = float(text)
         except ValueError:
-            raise UnreadableRunError(f"{name}: {text!r} is not a number") from None
+            raise UnreadableRunError(name, f"{text!r} is not a number") from None
         if not 0 <= value < float("inf"):
-            raise UnreadableRunError(f"{name}: must be a finite number >= 0, got {text}")
+            raise UnreadableRunError(name, f"must be a finite number >= 0, got {text}")
         return value
 
     def whole(self, name: str) -> int | None:
         value = self.number(name)
         if value is not None and value != int(value):
-            raise UnreadableRunError(f"{name}: must be a whole number, got {self.text(name)}")
+            raise UnreadableRunError(name, f"must be a whole number, got {self.text(name)}")
         return None if value is None else int(value)
 
     def positive(self, name: str) -> int:
         value = self.whole(name)
         if value is None:
-            raise UnknowableRunError(f"{name} is not stated")
+            raise UnknowableRunError(name, "is not stated")
         if value < 1:
-            raise UnreadableRunError(f"{name}: must be >= 1, got {value}")
+            raise UnreadableRunError(name, f"must be >= 1, got {value}")
         return value
 
     def flag(self, name: str, default: bool) -> bool:
         text = self.text(name).lower()
         if text not in ("", "0", "1", "true", "false"):
-            raise UnreadableRunError(f"{name}: must be 0 or 1, got {text!r}")
+            raise UnreadableRunError(name, f"must be 0 or 1, got {text!r}")
         return default if not text else text in ("1", "true")
 
 
@@ -158,7 +167,7 @@ def _layers_by_size(cells: _Cells, name: str, hidden: int) -> int:
     """Layers of a plain GPT whose name tells its size: P = v h + l 12 h^2."""
     size = re.search(r"(\d+(?:\.\d+)?)B\b", name)
     if size is None or cells.whole("n_experts") or cells.flag("gated_mlp", True):
-        raise UnknowableRunError(f"the number of layers of model {name!r} is not stated")
+        raise UnknowableRunError("n_layers", f"is not stated for model {name!r}")
     inside = float(size[1]) * 1e9 - (cells.whole("vocab") or 0) * hidden
     return max(round(inside / (12 * hidden**2)), 1)
 
@@ -169,7 +178,9 @@ def _model(cells: _Cells, flash_attention: bool) -> ModelSpec:
         try:
             return load_model(name)
         except SpecError:
-            raise UnknowableRunError(f"the dimensions of model {name!r} are not stated") from None
+            raise UnreadableRunError(
+                "model", f"no model is called {name!r}, and its dimensions are not given"
+            ) from None
     hidden = cells.positive("hidden")
     layers = cells.whole("n_layers") or _layers_by_size(cells, name, hidden)
     heads = cells.whole("n_heads") or max(hidden // (cells.whole("head_dim") or 128), 1)
@@ -184,7 +195,7 @@ def _model(cells: _Cells, flash_attention: bool) -> ModelSpec:
     ffn = cells.whole("ffn_hidden") or 4 * hidden
     shared = cells.whole("n_shared_experts") or 0
     old = not gated and not flash_attention
-    return ModelSpec(
+    return _spec(
         name=name,
         n_layers=layers,
         hidden_size=hidden,
@@ -272,26 +283,37 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
     dp, tp, pp = (cells.positive(name) for name in ("dp", "tp", "pp"))
     cp = cells.whole("cp") or 1
     if dp * tp * pp * cp != gpus:
-        raise UnreadableRunError(f"dp {dp} * tp {tp} * pp {pp} * cp {cp} is not num_gpus {gpus}")
+        raise UnreadableRunError(
+            "num_gpus", f"must be dp {dp} * tp {tp} * pp {pp} * cp {cp} = {dp * tp * pp * cp}, "
+            f"got {gpus}",
+        )  # fmt: skip
     gpu = cells.text("gpu")
-    per_node = cells.whole("gpus_per_node") or load_gpu(gpu).gpus_per_node
-    framework = load_framework(cells.text("framework") or "megatron-lm")
+    if not gpu:
+        raise UnknowableRunError("gpu", "is not stated")
+    with _blaming("gpu"):
+        per_node = cells.whole("gpus_per_node") or load_gpu(gpu).gpus_per_node
+        cluster = _gpu_box(gpu, per_node, cells.text("inter_bw_note"), gpus)
+    with _blaming("framework"):
+        framework = load_framework(cells.text("framework") or "megatron-lm")
+    partition = framework.partition
     if "embedding-balanced" in cells.text("notes"):
-        framework = replace(framework, partition="embedding_and_head_as_layers")
+        partition = "embedding_and_head_as_layers"
     flash = cells.flag("flash_attention", framework.flash_attention)
-    framework = replace(framework, flash_attention=flash)
-    model = _model(cells, flash)
+    framework = _framework(framework, partition, flash)
+    with _blaming("model"):
+        model = _model(cells, flash)
     sequences = cells.positive("global_batch_seqs")
-    workload = Workload(
+    workload = _workload(
         global_batch_size=sequences,
         sequence_length=cells.positive("seq_len"),
         framework=framework,
         optimizer=load_optimizer("adamw"),
         frozen_weights="lora" in cells.text("model").lower(),
     )
-    strategy, open_knobs = _strategy(cells, model, framework, dp, tp, pp, cp)
-    if sequences % dp:
-        raise UnreadableRunError(f"global_batch_seqs {sequences} is not divisible by dp {dp}")
+    with _blaming("model"):
+        strategy, open_knobs = _strategy(cells, model, framework, dp, tp, pp, cp)
+    _check_batch(sequences, strategy, open_knobs)
+    _check_experts(model, strategy)
     step = cells.number("step_time_s")
     rate = cells.number("tokens_per_s_per_gpu")
     if step is None and rate:
@@ -300,22 +322,79 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
     if step is None and tflops:
         step = model_flop(model, workload, masked_scores=True) / (tflops * 1e12 * gpus)
     memory = cells.number("peak_mem_GiB")
-    oom = cells.text("oom")
+    oom = cells.flag("oom", False) if cells.text("oom") else None
     return Run(
         source=cells.text("source"),
         row_id=cells.text("row_id"),
         line=line,
         model=model,
-        cluster=_gpu_box(gpu, per_node, cells.text("inter_bw_note"), gpus),
+        cluster=cluster,
         workload=workload,
         strategy=strategy,
         open_knobs=open_knobs,
         step_time_s=step or None,
         memory_bytes=None if memory is None else memory * GIB,
-        out_of_memory=None if not oom else oom == "1",
+        out_of_memory=oom,
         notes=cells.text("notes"),
         columns=raw,
     )
+
+
+@contextmanager
+def _blaming(column: str) -> Iterator[None]:
+    """Turn what a catalog or a spec refuses into the row's error, under its column."""
+    try:
+        yield
+    except RunError:
+        raise
+    except SpecError as error:
+        field = re.match(r"(?:model|strategy)\.(\w+)", str(error))
+        name = FIELD_COLUMNS.get(field[1], field[1]) if field else column
+        raise UnreadableRunError(
+            name if name in COLUMNS else column, str(error), hint=error.hint
+        ) from None
+
+
+FIELD_COLUMNS = {
+    "hidden_size": "hidden",
+    "ffn_size": "ffn_hidden",
+    "vocab_size": "vocab",
+    "top_k": "topk",
+    "moe_ffn_size": "moe_ffn_hidden",
+    "moe_layers": "n_experts",
+    "shared_expert_ffn_size": "n_shared_experts",
+    "micro_batch_size": "micro_batch",
+    "sequence_parallel": "seq_parallel",
+}
+"""Columns of the fields that are called otherwise."""
+
+
+def _check_batch(sequences: int, s: Strategy, open_knobs: Sequence[str]) -> None:
+    share = s.dp * (1 if "micro_batch_size" in open_knobs else s.micro_batch_size)
+    if sequences % share:
+        words = f"dp {s.dp}" + (f" * micro_batch {s.micro_batch_size}" if share != s.dp else "")
+        raise UnreadableRunError(
+            "global_batch_seqs", f"must be a multiple of {words}, got {sequences}"
+        )
+
+
+def _check_experts(model: ModelSpec, s: Strategy) -> None:
+    if model.is_moe and model.n_experts % s.ep:
+        raise UnreadableRunError("ep", f"must divide {model.n_experts} experts, got {s.ep}")
+    if s.dp * s.cp * s.tp % (s.ep * s.etp):
+        raise UnreadableRunError(
+            "ep", f"ep {s.ep} * etp {s.etp} must divide dp {s.dp} * cp {s.cp} * tp {s.tp}"
+        )
+
+
+@cache
+def _framework(base: Framework, partition: Partition, flash: bool) -> Framework:
+    return replace(base, partition=partition, flash_attention=flash)
+
+
+_workload = cache(Workload)
+_spec = cache(ModelSpec)
+"""Rows of one sweep share their objects: equal ones are made and compared once."""
 
 
 def _strategy(
@@ -323,12 +402,21 @@ def _strategy(
 ) -> tuple[Strategy, tuple[str, ...]]:
     vpp, micro = cells.whole("vpp"), cells.whole("micro_batch")
     sharding, recompute = cells.text("sharding").lower(), cells.text("recompute").lower()
-    stated = _SCHEDULES.get(cells.text("schedule").upper())
-    schedule = stated
+    schedule_name = cells.text("schedule").upper()
+    if schedule_name not in _SCHEDULES:
+        known = ", ".join(name for name in _SCHEDULES if name)
+        raise UnreadableRunError(
+            "schedule", f"is unknown: {cells.text('schedule')!r}", hint=f"known: {known}"
+        )
+    schedule = stated = _SCHEDULES[schedule_name]
     if schedule is None:
         schedule = Schedule.INTERLEAVED if (vpp or 1) > 1 else Schedule._1F1B
-    split = Sharding.parse(sharding) if sharding else Sharding.ZERO1
-    precision = cells.text("precision").lower()
+    with _blaming("sharding"):
+        split = Sharding.parse(sharding) if sharding else Sharding.ZERO1
+    with _blaming("recompute"):
+        kind = Recompute.parse(recompute) if recompute else Recompute.NONE
+    with _blaming("precision"):
+        format_ = Precision.parse(cells.text("precision").lower() or "bf16")
     ep = cells.whole("ep") or 1
     etp = cells.whole("etp")
     # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward
@@ -347,7 +435,6 @@ def _strategy(
     if etp is None:
         same = framework.expert_tensor_parallel_default == "tp" and dp * tp * cp % (tp * ep) == 0
         etp = tp if model.is_moe and same else 1
-    kind = Recompute.parse(recompute) if recompute else Recompute.NONE
     layers = 0
     if framework.family == "fsdp" and kind == Recompute.CORE_ATTN:
         # PyTorch's selective checkpointing recomputes about every other product
@@ -368,7 +455,7 @@ def _strategy(
         reshard_after_forward=reshard,
         recompute=kind,
         recompute_layers=layers,
-        precision=Precision.parse(precision) if precision else Precision.BF16,
+        precision=format_,
         overlap_ep=False,
     )
     return strategy, tuple(open_knobs)
