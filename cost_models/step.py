@@ -84,7 +84,7 @@ class StepCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Rank:
+class RankTime:
     """Seconds per micro-batch of every representative rank (axis 0), by kind."""
 
     forward: Floats
@@ -158,9 +158,10 @@ def _fsdp(
     return exposed, first + again + scattered - exposed
 
 
-def _ranks(
+def rank_times(
     work: Work, s: Strategies, c: Constants, wires: Links, *, breakdown: bool, bound: bool
-) -> _Rank:
+) -> RankTime:
+    """Seconds per micro-batch of every rank that ``work.stages`` holds."""
     blocks = layer_time(work, s, c)
     st = work.stages
     windows_f = st.n_windowed * blocks.window_saves_forward
@@ -199,7 +200,7 @@ def _ranks(
     piped = np.where(s.pp > 1, c.pipeline_micro_batch_s, 0.0)
     launch = launch + c.micro_batch_s + piped
 
-    hop = _hop(work, wires)
+    hop = hop_s(work, wires)
     sends = np.where(s.pp > 1, 2.0 * s.vpp * hop, 0.0)
     pp_comm = sends * (1.0 - np.where(s.overlap_p2p, c.p2p_hidden, 0.0))
     share = forward / np.maximum(busy, 1e-12)
@@ -224,7 +225,7 @@ def _ranks(
         "overlap_price": price,
     }
     kernels = _kernel_terms(work, blocks, recompute, weight) if breakdown else {}
-    return _Rank(
+    return RankTime(
         forward=forward + stall * share,
         backward=backward + stall * (1.0 - share),
         weight=weight,
@@ -262,7 +263,7 @@ def _both_ways(work: Work, blocks: LayerTime, kind: str) -> Floats:
     )
 
 
-def _hop(work: Work, wires: Links) -> Floats:
+def hop_s(work: Work, wires: Links) -> Floats:
     """Seconds of one message to the next pipeline stage."""
     t = work.traffic
     return np.where(
@@ -276,7 +277,7 @@ def _activation_offload(work: Work, s: Strategies, busy: Floats) -> Floats:
     return np.maximum(moved / work.machine.host_Bps - 0.5 * busy, 0.0)
 
 
-def _gradients(
+def gradients_s(
     work: Work,
     s: Strategies,
     c: Constants,
@@ -329,7 +330,7 @@ def _gradients(
     return work.trained * exposed, work.trained * (grads + params - exposed)
 
 
-def _optimizer(work: Work, s: Strategies, c: Constants) -> tuple[Floats, Floats]:
+def optimizer_s(work: Work, s: Strategies, c: Constants) -> tuple[Floats, Floats]:
     """Equation (4), and the trip of offloaded state to the host and back."""
     state = work.state
     own = state.dense / state.dense_shards + state.experts / state.expert_shards
@@ -369,7 +370,7 @@ def price(
     """
     s, c = strategies, constants
     wires = links(work, c)
-    ranks = _ranks(work, s, c, wires, breakdown=breakdown, bound=bound)
+    ranks = rank_times(work, s, c, wires, breakdown=breakdown, bound=bound)
     total = ranks.forward + ranks.backward + ranks.weight
     slowest = np.argmax(total, axis=0)
 
@@ -395,12 +396,12 @@ def price(
         backward_s=backward,
         weight_s=weight,
         all_stages_s=everywhere,
-        p2p_s=_hop(work, wires),
+        p2p_s=hop_s(work, wires),
     )
     certain = np.isin(s.schedule, _GROWING_BUBBLES) if bound else True
     bubble = np.where((s.pp > 1) & certain, bubble, 0.0)
-    exposed, hidden = _gradients(work, s, c, wires, forward, backward + weight, bound=bound)
-    update, host = _optimizer(work, s, c)
+    exposed, hidden = gradients_s(work, s, c, wires, forward, backward + weight, bound=bound)
+    update, host = optimizer_s(work, s, c)
     hidden = once(hidden)
     by_step = {
         "dp_comm": once(exposed),
@@ -432,9 +433,12 @@ def _all_stages(work: Work, s: Strategies, total: Floats, slowest: Floats) -> Fl
     """F + B + W of one micro-batch summed over all pipeline ranks.
 
     The representative ranks are priced; the layers that they do not hold take the time of
-    the average layer on the longest of them.
+    the average layer on the longest of them.  Given ``stage_layers``, all ranks are priced.
     """
     st = work.stages
+    if s.stage_layers is not None:
+        rank = np.arange(len(total)).reshape(-1, *(1,) * slowest.ndim)
+        return np.asarray(np.where(rank < s.pp, total, 0.0).sum(axis=0))
     per_layer = slowest / np.maximum(st.n_layers.max(axis=0), 1.0)
     first, last = total[0], total[min(2, len(total) - 1)]
     held = st.n_layers[0] + st.n_layers[min(2, len(total) - 1)]
