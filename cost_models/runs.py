@@ -381,10 +381,6 @@ def _check_batch(sequences: int, s: Strategy, open_knobs: Sequence[str]) -> None
 def _check_experts(model: ModelSpec, s: Strategy) -> None:
     if model.is_moe and model.n_experts % s.ep:
         raise UnreadableRunError("ep", f"must divide {model.n_experts} experts, got {s.ep}")
-    if s.dp * s.cp * s.tp % (s.ep * s.etp):
-        raise UnreadableRunError(
-            "ep", f"ep {s.ep} * etp {s.etp} must divide dp {s.dp} * cp {s.cp} * tp {s.tp}"
-        )
 
 
 @cache
