@@ -79,8 +79,20 @@ class UnreadableRunError(RunError):
     """The row contradicts itself or has a cell that is not what its column holds."""
 
 
-def read_runs(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, cells) of every row of a CSV.
+Rows = list[tuple[int, dict[str, str]]]
+"""(line, cells by column) of every row."""
+
+SURPLUS = ""
+"""Column of the cells that no column of the header stands above."""
+
+
+def read_runs(path: Path) -> Rows:
+    """(line, cells) of every row of a CSV; raises SpecError as :func:`read_table`."""
+    return read_table(path)[1]
+
+
+def read_table(path: Path) -> tuple[list[str], Rows]:
+    """Header and rows of a CSV.
 
     Raises
     ------
@@ -88,9 +100,9 @@ def read_runs(path: Path) -> list[tuple[int, dict[str, str]]]:
         When the file cannot be read, or required columns are missing or repeated.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise SpecError(f"{path}: cannot read: {error.strerror}") from None
@@ -104,7 +116,14 @@ def read_runs(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise SpecError(
             f"{path}:1: missing column {missing[0]!r}", hint=f"needed: {', '.join(REQUIRED)}"
         )
-    return [(line, dict(zip(header, row, strict=False))) for line, row in rows]
+    return header, [(line, _by_column(header, row)) for line, row in rows]
+
+
+def _by_column(header: list[str], row: list[str]) -> dict[str, str]:
+    cells = dict(zip(header, row, strict=False))
+    if len(row) > len(header):
+        cells[SURPLUS] = ",".join(row[len(header) :])
+    return cells
 
 
 class _Cells:
@@ -279,6 +298,10 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         A cell is not what its column holds, or degrees do not multiply to the GPUs.
     """
     cells = _Cells(raw)
+    if SURPLUS in raw and raw[SURPLUS].strip(" ,"):
+        raise UnreadableRunError(
+            "row", f"has cells under no column: {raw[SURPLUS][:40]!r}", hint="quote commas"
+        )
     gpus = cells.positive("num_gpus")
     dp, tp, pp = (cells.positive(name) for name in ("dp", "tp", "pp"))
     cp = cells.whole("cp") or 1
