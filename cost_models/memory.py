@@ -134,7 +134,7 @@ class RankMemory:
     n_communicators: Floats
 
 
-def _rank_memory(
+def rank_memory(
     model: ModelSpec, workload: Workload, s: Strategies, held: StageLayers, act: LayerActivations
 ) -> RankMemory:
     """Equations (1) to (5) on one pipeline rank."""
@@ -174,7 +174,7 @@ def memory_parts(model: ModelSpec, workload: Workload, strategies: Strategies) -
     s = strategies
     act = layer_activations(model, workload.framework, s, workload.sequence_length)
     return [
-        _rank_memory(model, workload, s, stage_layers(model, workload.framework, s, rank), act)
+        rank_memory(model, workload, s, stage_layers(model, workload.framework, s, rank), act)
         for rank in representative_ranks(model, s)
     ]
 
@@ -197,7 +197,7 @@ def memory_terms(part: RankMemory, constants: Constants) -> dict[str, Floats]:
     }
 
 
-def _rank_bytes(part: RankMemory, constants: Constants) -> Floats:
+def rank_bytes(part: RankMemory, constants: Constants) -> Floats:
     """Sum of :func:`memory_terms`: what depends on the state apart from what is in flight."""
     c = constants
     state = (part.weights + part.gradients + part.optimizer) * (1.0 + c.state_fragmentation)
@@ -213,9 +213,9 @@ def peak_memory_bytes(
 ) -> Floats:
     """Bytes on the fullest rank and no more; of a shape that broadcasts to the strategies'."""
     parts = memory_parts(model, workload, strategies)
-    peak = _rank_bytes(parts[0], constants)
+    peak = rank_bytes(parts[0], constants)
     for part in parts[1:]:
-        peak = np.maximum(peak, _rank_bytes(part, constants))
+        peak = np.maximum(peak, rank_bytes(part, constants))
     return peak
 
 
@@ -234,7 +234,7 @@ def memory_cost(
     shape = strategies.shape
     parts = memory_parts(model, workload, strategies)
     by_rank = [memory_terms(part, constants) for part in parts]
-    totals = np.stack([np.broadcast_to(_rank_bytes(part, constants), shape) for part in parts])
+    totals = np.stack([np.broadcast_to(rank_bytes(part, constants), shape) for part in parts])
     fullest = np.argmax(totals, axis=0)
     names = MEMORY_TERMS if breakdown else ()
     ranks = [np.asarray(r, dtype=np.float64) for r in representative_ranks(model, strategies)]
