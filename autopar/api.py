@@ -20,7 +20,8 @@ from cost_models.framework import Framework, Optimizer
 from cost_models.model import ModelSpec
 from cost_models.strategy import Precision, Strategy
 from cost_models.workload import Workload
-from search.plan import Method, price_strategies, search_strategies
+from search.explore_options import Explore
+from search.plan import How, Method, price_strategies, search_strategies
 from search.result import Priced, SearchResult
 from search.rules import Problem, broken_rules
 from search.space import Space
@@ -45,12 +46,23 @@ def search(
     seed: int = 0,
     top: int | None = None,
     method: Method = "auto",
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    sampler: str | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+    verify_cut: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> SearchResult:
     """The Pareto frontier of memory against step time for one model on one cluster.
 
     Names stand for specs everywhere: ``search("70b", 512, gpu="h100")``.  ``fixed``
     narrows axes of the space: ``fixed={"tp": "4,8", "sharding": "zero1"}``.
+
+    ``method="explore"`` asks Optuna for ``trials`` strategies, at most ``timeout_s``
+    seconds long, with any of its samplers by name or import path; ``storage`` (a URL or
+    the path of a journal file) and ``study`` keep the trials, and continue them.
+    ``verify_cut`` prices a sample of what the sweep's bounds cut.
 
     Raises
     ------
@@ -69,18 +81,25 @@ def search(
         optimizer=optimizer,
         framework=recipe,
     )
-    problem = Problem.of(spec, machine, workload, launcher)
-    chosen = as_space(space, problem, as_precision(precision, machine), fixed)
+    given = as_precision(precision, machine)
+
+    def space_for(problem: Problem) -> Space:
+        return as_space(space, problem, given, fixed)
+
+    words: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s, "sampler": sampler}
+    words |= {"storage": storage, "study": study}
+    options = Explore(**{name: value for name, value in words.items() if value is not None})
     return search_strategies(
         spec,
         machine,
         workload,
-        chosen,
+        space_for(Problem.of(spec, machine, workload, launcher)),
         constants or constants_for(machine, recipe),
         launcher=launcher,
         seed=seed,
         top=top,
-        method=method,
+        how=How(method=method, explore=options, verify_cut=verify_cut),
+        space_for=space_for,
         progress=progress,
     )
 

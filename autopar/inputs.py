@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cost_models.calibration import load_constants
+from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_cluster
 from cost_models.catalog.models import load_model
 from cost_models.catalog.optimizers import load_optimizer
@@ -87,11 +88,7 @@ def global_batch_size(
 
 def as_framework(framework: Framework | str) -> Framework:
     """A framework, or the one of that name."""
-    return (
-        framework
-        if isinstance(framework, Framework)
-        else Framework(name=framework, family="megatron")
-    )
+    return framework if isinstance(framework, Framework) else load_framework(framework)
 
 
 def as_optimizer(optimizer: Optimizer | str) -> Optimizer:

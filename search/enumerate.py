@@ -7,7 +7,7 @@ Blocks are swept in rounds of a fixed number against the frontier at the round's
 threads change the speed of an answer and nothing else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -16,13 +16,13 @@ import numpy as np
 
 from cost_models.constants import Constants
 from cost_models.strategy import Recompute, Strategies
-from search.knob_axes import LAYOUT, Facts, KnobAxis, classes, grid, knob_axes
-from search.layouts import grow_layouts
-from search.legality import SPELLED_ONCE, LegalGrid, legal_grid
+from search.census import Census, take_census
+from search.knob_axes import LAYOUT, KnobAxis, grid
+from search.legality import LegalGrid
 from search.levels import CELLS, ITEM, MEMORY, Found, Question, Tally, sweep_block
-from search.pareto import Staircase
+from search.pareto import Staircase, near_pareto
 from search.result import Certificate, Counts
-from search.rules import Mask, Problem, Rule, rules_for
+from search.rules import Mask, Problem, rules_for
 from search.space import Space
 
 Progress = Callable[[float], None]
@@ -30,7 +30,7 @@ Progress = Callable[[float], None]
 
 ROUND = 4
 """Blocks swept against the same frontier."""
-SCOUTS = 2000
+SCOUTS = 1000
 """Layouts of the first pass, about."""
 
 
@@ -43,17 +43,12 @@ class Swept:
     certificate: Certificate
 
 
-@dataclass(frozen=True, slots=True)
-class _Class:
-    facts: Facts
-    grid: LegalGrid
-
-
 def sweep(
     problem: Problem,
     space: Space,
     constants: Constants,
     *,
+    census: Census | None = None,
     threads: int = 2,
     verify_cut: int = 0,
     progress: Progress | None = None,
@@ -63,62 +58,27 @@ def sweep(
     ``verify_cut`` prices about so many random strategies from every block of what was
     cut, and raises RuntimeError should one of them beat the frontier.
     """
-    rules = rules_for(problem.launcher.name)
-    layouts, removed = grow_layouts(space, problem, rules)
+    census = census or take_census(problem, space)
     q = Question(problem, constants)
-    pruned = {name: count * space.knob_size for name, count in removed.items()}
-    members, legal = _members(problem, space, layouts, rules, pruned)
     known = Staircase()
-    _scout(q, members, len(layouts), known)
-    tally, cut = _rounds(q, members, known, threads, verify_cut, progress)
+    scout(q, census, known)
+    tally, cut = _rounds(q, census.grids, known, threads, verify_cut, progress)
     if verify_cut:
-        _verify(q, rules, cut, known)
-    pruned["memory"] = legal - tally.fits
-    counts = Counts(
-        space=space.size,
-        legal=legal,
+        _verify(q, cut, known)
+    counts = census.counts(
         fits=tally.fits,
         priced=tally.priced,
-        layouts=len(layouts),
-        pruned_by={name: count for name, count in pruned.items() if count},
-        cut_by_bound=tally.fits - tally.priced,
         cut_by={"ideal_point": tally.cut_items, "step_time_bound": tally.cut_cells},
     )
-    detail = f"every legal strategy priced or cut by a bound, {len(layouts)} layouts by numpy"
+    detail = "every legal strategy that fits was priced or cut by a bound"
     return Swept(
         known.strategies, counts, Certificate(complete=True, method="sweep", detail=detail)
     )
 
 
-def _members(
-    problem: Problem,
-    space: Space,
-    layouts: Strategies,
-    rules: tuple[Rule, ...],
-    pruned: dict[str, int],
-) -> tuple[list[_Class], int]:
-    """The classes with their legal grids; adds to ``pruned`` and counts the legal."""
-    members = []
-    legal = 0
-    for facts, rows in classes(space, layouts):
-        some = layouts.take(rows)
-        axes = knob_axes(space, facts, some, problem.model.n_layers)
-        g = legal_grid(problem, some, axes, rules)
-        spelled = len(some) * (space.knob_size - prod(axis.size for axis in axes))
-        pruned[SPELLED_ONCE] = pruned.get(SPELLED_ONCE, 0) + spelled
-        for name, count in g.pruned().items():
-            pruned[name] = pruned.get(name, 0) + count
-        legal += g.count()
-        trimmed = g.trimmed()
-        if len(trimmed.layouts):
-            members.append(_Class(facts, trimmed))
-    return members, legal
-
-
-def _blocks(members: list[_Class]) -> Iterator[LegalGrid]:
-    """Every class in blocks of about :data:`CELLS` entries of its largest array."""
-    for member in members:
-        g = member.grid
+def _blocks(grids: Sequence[LegalGrid]) -> Iterator[LegalGrid]:
+    """Every grid in blocks of about :data:`CELLS` entries of its largest array."""
+    for g in grids:
         items = prod(axis.size for axis in g.axes if axis.name in (*ITEM, "optimizer_offload"))
         cells = prod(axis.size for axis in g.axes if axis.name in MEMORY)
         step = max(1, CELLS // max(items, cells))
@@ -128,16 +88,16 @@ def _blocks(members: list[_Class]) -> Iterator[LegalGrid]:
 
 def _rounds(
     q: Question,
-    members: list[_Class],
+    grids: Sequence[LegalGrid],
     known: Staircase,
     threads: int,
     verify_cut: int,
     progress: Progress | None,
 ) -> tuple[Tally, list[Strategies]]:
     tally, cut = Tally(), []
-    total = sum(len(member.grid.layouts) for member in members)
+    total = sum(len(g.layouts) for g in grids)
     done = 0
-    blocks = list(_blocks(members))
+    blocks = list(_blocks(grids))
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for start in range(0, len(blocks), ROUND):
             some = blocks[start : start + ROUND]
@@ -178,34 +138,33 @@ def _first_choices(axis: KnobAxis) -> Mask:
     return keep if keep.any() else np.ones(axis.size, dtype=np.bool_)
 
 
-def _scout(q: Question, members: list[_Class], n_layouts: int, known: Staircase) -> None:
+def scout(q: Question, census: Census, known: Staircase) -> None:
     """Price first choices on a thin sample of the layouts."""
-    stride = max(1, n_layouts // SCOUTS)
-    for member in members:
-        layouts = member.grid.layouts
-        rows = np.zeros(len(layouts), dtype=np.bool_)
+    stride = max(1, census.n_layouts // SCOUTS)
+    for whole in census.grids:
+        rows = np.zeros(len(whole.layouts), dtype=np.bool_)
         rows[::stride] = True
-        first = {axis.name: _first_choices(axis) for axis in member.grid.axes if axis.size > 1}
-        g = member.grid.only({LAYOUT: rows} | first)
+        first = {axis.name: _first_choices(axis) for axis in whole.axes if axis.size > 1}
+        g = whole.only({LAYOUT: rows} | first)
         if not g.count():
             continue
         strategies = grid(g.layouts, g.axes)
-        dims = tuple(g.sizes)
-        legal = np.broadcast_to(g.mask(dims), strategies.shape)
         memory = q.bytes(strategies)
-        legal = legal & (memory <= q.problem.cluster.usable_memory_bytes)
-        index = np.flatnonzero(legal)
+        legal = np.broadcast_to(g.mask(tuple(g.sizes)), strategies.shape)
+        index = np.flatnonzero(legal & (memory <= q.problem.cluster.usable_memory_bytes))
         if len(index):
-            seconds = q.seconds(strategies, bound=False)
-            known.add(memory.reshape(-1)[index], seconds.reshape(-1)[index], strategies.take(index))
+            memory, seconds = memory.reshape(-1)[index], q.seconds(strategies, bound=False)
+            seconds = seconds.reshape(-1)[index]
+            near = near_pareto(memory, seconds)
+            known.add(memory[near], seconds[near], strategies.take(index[near]))
 
 
-def _verify(q: Question, rules: tuple[Rule, ...], cut: list[Strategies], known: Staircase) -> None:
+def _verify(q: Question, cut: list[Strategies], known: Staircase) -> None:
     """Price what was cut: whatever is legal and fits must be beaten."""
     lost = Strategies.concatenate(cut) if cut else Strategies().flat()
     memory, seconds = q.bytes(lost), q.seconds(lost, bound=False)
     legal = memory <= q.problem.cluster.usable_memory_bytes
-    for rule in rules:
+    for rule in rules_for(q.problem.launcher.name):
         legal = legal & rule.mask(q.problem, lost)
     wrong = np.flatnonzero(legal & ~known.beats(memory, seconds))
     if len(wrong):

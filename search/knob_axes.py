@@ -47,6 +47,8 @@ class KnobAxis:
     """Of shape (size, layouts): which choices each layout has, each once; None is all."""
     offered: tuple[Any, ...] = ()
     """Of the parameter gather's overlap: values that the space has where it has an effect."""
+    labels: tuple[Any, ...] = ()
+    """Names of the choices that are the same in every class; none where the columns tell."""
 
     @property
     def size(self) -> int:
@@ -62,7 +64,9 @@ class KnobAxis:
 
         columns = {name: cut(column) for name, column in self.columns.items()}
         valid = None if self.valid is None else cut(self.valid)
-        return KnobAxis(self.name, columns, valid, self.offered)
+        kept = np.arange(self.size)[some]
+        labels = tuple(self.labels[i] for i in kept) if self.labels else ()
+        return KnobAxis(self.name, columns, valid, self.offered, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ def _sharding(space: Space, facts: Facts, layouts: Strategies) -> KnobAxis:
             "reshard_after_forward": reshards,
         },
         valid=~hsdp | inside,
+        labels=tuple(rows),
     )
 
 
@@ -180,6 +185,7 @@ def _kept(space: Space, layouts: Strategies, n_layers: int) -> KnobAxis:
             "activation_offload": np.tile(np.array(offloads), len(settings)),
         },
         valid=np.repeat(valid[:, which.reshape(-1)], repeat, axis=0),
+        labels=tuple((*setting, offload) for setting in settings for offload in offloads),
     )
 
 

@@ -42,6 +42,12 @@ class Factor:
         shape = [n for n, name in zip(mask.shape, self.dims, strict=True) if name not in gone]
         return Factor(self.rule, dims, mask.reshape(shape))
 
+    def at(self, fixed: Mapping[str, int]) -> "Factor":
+        """The mask where some dimensions have one position."""
+        index = tuple(fixed.get(name, slice(None)) for name in self.dims)
+        kept = tuple(name for name in self.dims if name not in fixed)
+        return Factor(self.rule, kept, np.asarray(self.mask[index]))
+
     def over(self, dims: Sequence[str]) -> Mask:
         """The mask as an array that broadcasts over ``dims``, which hold all of its own."""
         sizes = dict(zip(self.dims, self.mask.shape, strict=True))

@@ -1,6 +1,7 @@
 """One question, one answer: the frontier of a space, however it is searched."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -14,12 +15,19 @@ from cost_models.step import step_cost
 from cost_models.strategy import Strategies, Strategy
 from cost_models.workload import Workload
 from search.axes import AXES
-from search.enumerate import Progress, sweep
+from search.census import take_census
+from search.empty import why_empty
+from search.enumerate import Progress, Swept, sweep
+from search.explain import SpaceFor
+from search.explore_options import Explore
 from search.result import Priced, SearchResult, pareto_mask, priced_rows
-from search.rules import Problem
+from search.rules import Problem, rules_for
 from search.space import Space
 
 Method = Literal["auto", "sweep", "explore"]
+
+SWEEPABLE = 4_000_000_000
+"""Entries of the memory grid beyond which ``auto`` explores: minutes, on two cores."""
 
 _DISTRIBUTIONS = ("autopar", "numpy", "scipy", "ortools", "optuna")
 
@@ -64,6 +72,11 @@ def price_strategies(
     )
 
 
+def _spelled_out(problem: Problem, row: Priced) -> Priced:
+    """The row with its uneven stages in the strategy; they were priced as they are."""
+    return replace(row, strategy=with_stage_layers(problem, row.strategy))
+
+
 def frontier_of(problem: Problem, candidates: Strategies, constants: Constants) -> list[Priced]:
     """Candidates that no other beats, fastest first; of equals the first in canonical order."""
     if not len(candidates):
@@ -75,7 +88,20 @@ def frontier_of(problem: Problem, candidates: Strategies, constants: Constants) 
     mask = pareto_mask(cost.memory.total_bytes, cost.step_time_s)
     rows = price_strategies(problem, ordered.take(mask).rows(), constants)
     rows.sort(key=lambda row: (row.step_time_s, row.memory_bytes))
-    return rows
+    return [_spelled_out(problem, row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How to search, where the default does not do."""
+
+    method: Method = "auto"
+    """``sweep`` proves its frontier complete; ``explore`` asks Optuna; ``auto`` sweeps
+    whatever is small enough."""
+    explore: Explore = field(default_factory=Explore)
+    threads: int = 2
+    verify_cut: int = 0
+    """Strategies of every block that bounds cut, to be priced after all as a check."""
 
 
 def search_strategies(
@@ -88,25 +114,56 @@ def search_strategies(
     launcher: str = "megatron",
     seed: int = 0,
     top: int | None = None,
-    method: Method = "auto",
+    how: How | None = None,
+    space_for: SpaceFor | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
     """The Pareto frontier of memory against step time over the legal strategies that fit.
 
     ``top`` keeps the fastest rows.  ``progress`` is called with the share done.
+    ``space_for`` is the space for another world size or batch, for the remedies named
+    where nothing fits.
     """
     problem = Problem.of(model, cluster, workload, launcher)
-    swept = sweep(problem, space, constants, progress=progress)
-    frontier = frontier_of(problem, swept.candidates, constants)
+    found = _found(problem, space, constants, seed, how or How(), progress)
+    frontier = frontier_of(problem, found.candidates, constants)
+    explanation = None
+    if not frontier:
+        rules = rules_for(launcher)
+        explanation = why_empty(problem, space_for or (lambda _: space), rules, constants)
     return SearchResult(
         model=model,
         cluster=cluster,
         workload=workload,
         frontier=frontier[:top],
-        counts=swept.counts,
-        certificate=swept.certificate,
+        counts=found.counts,
+        certificate=found.certificate,
         seed=seed,
         launcher=launcher,
         versions=versions(),
-        explanation=None if frontier else "no strategy is legal and fits",
+        explanation=explanation,
+    )
+
+
+def _found(
+    problem: Problem,
+    space: Space,
+    constants: Constants,
+    seed: int,
+    how: How,
+    progress: Progress | None,
+) -> Swept:
+    census = take_census(problem, space)
+    if how.method == "explore" or (how.method == "auto" and census.cells > SWEEPABLE):
+        from search.explore import explore  # brings Optuna, which few searches need
+
+        return explore(problem, space, census, constants, how.explore, seed=seed, progress=progress)
+    return sweep(
+        problem,
+        space,
+        constants,
+        census=census,
+        threads=how.threads,
+        verify_cut=how.verify_cut,
+        progress=progress,
     )
