@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autopar.launchers.megatron_args.flags import ARGUMENTS, Values
+from autopar.launchers.megatron_args.flags import ARGUMENTS, Values, within
 from autopar.launchers.megatron_args.layout import read_pattern
 from autopar.launchers.shell import Word
 from cost_models.errors import SpecError
@@ -218,9 +218,9 @@ def _typed(argument: str, value: Any, place: str) -> Any:
         return str(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SpecError(f"{place} must be a number, got {value!r}")
-    if kind == "int" and value != int(value):
+    if kind == "int" and value % 1:
         raise SpecError(f"{place} must be a whole number, got {value!r}")
-    return int(value) if kind == "int" else float(value)
+    return within(int(value) if kind == "int" else float(value), place)
 
 
 def _settled(values: Values) -> Values:

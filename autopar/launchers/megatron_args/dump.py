@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from autopar.launchers.megatron_args.flags import ARGUMENTS, Argument, Values
+from autopar.launchers.megatron_args.flags import ARGUMENTS, Argument, Values, within
 from cost_models.errors import SpecError
 
 _START = re.compile(r"-{8,} arguments -{8,}")
@@ -74,6 +74,6 @@ def _value(argument: Argument | None, written: str, place: str) -> Any:
         raise SpecError(f"{place} must be a number or a list, got {written!r}") from None
     if kind in ("strs", "ints"):
         return list(value) if isinstance(value, (list, tuple)) else [value]
-    if not isinstance(value, (int, float)) or (kind == "int" and value != int(value)):
+    if not isinstance(value, (int, float)) or (kind == "int" and value % 1):
         raise SpecError(f"{place} must be a number, got {written!r}")
-    return int(value) if kind == "int" else float(value)
+    return within(int(value) if kind == "int" else float(value), place)

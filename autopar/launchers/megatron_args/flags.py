@@ -12,6 +12,7 @@ from autopar.launchers.shell import Word
 from cost_models.errors import SpecError
 
 Kind = Literal["int", "float", "str", "strs", "ints", "on", "off"]
+LARGEST = 10**9
 Values = dict[str, Any]
 """Arguments by name; a name that is missing has its default."""
 
@@ -248,7 +249,15 @@ def _typed(argument: Argument, given: Sequence[str], place: str) -> Any:
 
 def _number(kind: type, text: str, place: str) -> Any:
     try:
-        return kind(text)
+        number = kind(text)
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
-        raise SpecError(f"{place} must be {wanted}, got {text!r}") from None
+        raise SpecError(f"{place} must be {wanted}, got {text!r:.80}") from None
+    return within(number, place)
+
+
+def within(number: Any, place: str) -> Any:
+    """The number; raises SpecError for one that no run could mean, before it is counted up to."""
+    if not -LARGEST <= number <= LARGEST:
+        raise SpecError(f"{place} must be at most {LARGEST}, got {number}")
+    return number

@@ -17,6 +17,7 @@ _POSITIONS: Mapping[Position, str] = {
     "alibi": "none",
 }
 
+_MOST_LAYERS = 10_000
 _LONGEST = 2048
 """Positions where a script gives neither their number nor the sequence's length."""
 
@@ -138,6 +139,8 @@ def read_model(values: Mapping[str, Any], *, name: str, vocab_size: int) -> Mode
     )
     if min(layers, hidden, heads) < 1:
         raise SpecError("num_layers, hidden_size and num_attention_heads must be > 0")
+    if layers > _MOST_LAYERS:
+        raise SpecError(f"num_layers must be at most {_MOST_LAYERS}, got {layers}")
     gated = bool(get(values, "swiglu") or get(values, "quick_geglu"))
     mla = bool(get(values, "multi_latent_attention"))
     experts = _read_experts(values, layers)

@@ -25,6 +25,8 @@ _FSDP_STRATEGIES = {
     "optim_grads_params": Sharding.FSDP,
 }
 _EVEN = Framework(name="megatron-lm", family="megatron", partition="even")
+_MOST_RANKS = 10_000_000
+_MOST_CHUNKS = 1000
 _FULLY_SHARDED = (Sharding.ZERO3, Sharding.FSDP, Sharding.HSDP)
 
 
@@ -157,8 +159,8 @@ def read_degrees(values: Mapping[str, Any], world_size: int | None) -> dict[str,
         int(get(values, f"{n}_parallel_size"))
         for n in ("tensor_model", "pipeline_model", "context")
     )
-    if min(tp, pp, cp) < 1:
-        raise SpecError(f"parallel sizes must be > 0, got tp {tp}, pp {pp}, cp {cp}")
+    if min(tp, pp, cp) < 1 or tp * pp * cp > _MOST_RANKS:
+        raise SpecError(f"parallel sizes must be > 0 and real, got tp {tp}, pp {pp}, cp {cp}")
     world = world_size or tp * pp * cp
     if world % (tp * pp * cp):
         raise SpecError(
@@ -166,6 +168,14 @@ def read_degrees(values: Mapping[str, Any], world_size: int | None) -> dict[str,
         )
     moe = bool(get(values, "num_experts"))
     etp = (get(values, "expert_tensor_parallel_size") or tp) if moe else 1
+    ep, batch = int(get(values, "expert_model_parallel_size")), get(values, "micro_batch_size")
+    for name, size in (
+        ("expert_model_parallel_size", ep),
+        ("expert_tensor_parallel_size", etp),
+        ("micro_batch_size", 1 if batch is None else batch),
+    ):
+        if size < 1:
+            raise SpecError(f"{name} must be > 0, got {size}")
     comm = get(values, "cp_comm_type")
     if len(set(comm)) > 1:
         raise SpecError(f"cp_comm_type differs by layer: {' '.join(comm)}; one type is understood")
@@ -179,11 +189,11 @@ def read_degrees(values: Mapping[str, Any], world_size: int | None) -> dict[str,
         "tp": tp,
         "pp": pp,
         "cp": cp,
-        "ep": int(get(values, "expert_model_parallel_size")),
+        "ep": ep,
         "etp": etp,
         "cp_comm": known[comm[0]] if cp > 1 else ContextParallel.P2P,
         "sequence_parallel": bool(get(values, "sequence_parallel")) and tp > 1,
-        "micro_batch_size": get(values, "micro_batch_size") or 1,
+        "micro_batch_size": batch or 1,
         "order": Order.TP_CP_EP_PP_DP if get(values, "use_tp_pp_dp_mapping") else Order(0),
     }
 
@@ -221,6 +231,8 @@ def _read_stages(values: Mapping[str, Any], pp: int) -> tuple[tuple[int, ...] | 
     if each and not vpp and total:
         vpp = max((total + sum(ends)) // pp // each, 1)
     vpp = int(vpp or 1)
+    if not 1 <= vpp <= _MOST_CHUNKS:
+        raise SpecError(f"virtual stages of a pipeline rank must be 1 to {_MOST_CHUNKS}, got {vpp}")
     if not total or pp * vpp < 2 or (first is None and last is None and not any(ends)):
         return None, vpp
     if ends[1] and (total + sum(ends)) % (pp * vpp) == 0:

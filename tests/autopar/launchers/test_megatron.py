@@ -1,7 +1,9 @@
 """Megatron-LM scripts say what the plan says, and nothing in a plan becomes code."""
 
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -341,3 +343,23 @@ def test_bash_parses_the_scripts(name: str, tmp_path: Path) -> None:
     script.write_text(megatron.emit(PLANS[name]).files[megatron.FILE])
     done = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@given(st.integers(0, 2**32))
+@settings(deadline=None, max_examples=200)
+def test_damaged_scripts_are_read_or_refused(seed: int) -> None:
+    """Whatever happens to a script's characters, reading it ends with a reading or one error."""
+    rng = Random(seed)  # noqa: S311 (chance for tests, not for secrets)
+    plan = PLANS[rng.choice(list(PLANS))]
+    text = megatron.emit(plan).files[megatron.FILE]
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(text))
+        noise = "".join(rng.choice("'\"`$(){}[]\\\n ;&|<>#=*-0199xE,.~!") for _ in range(3))
+        text = text[:at] + noise * rng.randint(0, 1) + text[at + rng.randint(0, 9) :]
+    text = (
+        re.sub(r"\b\d+\b", lambda m: rng.choice((m.group(), "0", "-1", "9" * 20)), text, count=0)
+        if rng.random() < 0.3
+        else text
+    )
+    with suppress(SpecError):
+        megatron.read(text)
