@@ -12,12 +12,13 @@ equations of :mod:`cost_models.step` and :mod:`cost_models.memory`; what those b
 floors, exposed gathers) is priced again once the layers are dealt.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cost_models import shards
 from cost_models.activations import layer_activations
@@ -148,8 +149,8 @@ def rank_work(
     return replace(work, stages=stages, state=state)
 
 
-def _stack(values: list[Floats], s: Strategies) -> Floats:
-    return np.stack([np.broadcast_to(v, s.shape).astype(np.float64) for v in values])
+def _stack(values: Sequence[ArrayLike], s: Strategies) -> Floats:
+    return np.stack([np.broadcast_to(np.asarray(v, dtype=np.float64), s.shape) for v in values])
 
 
 def _seconds(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from threading import Thread
 from time import monotonic
-from typing import NamedTuple
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -11,16 +10,32 @@ from ortools.sat.python import cp_model
 from cost_models.units import Ints
 from search.stage_bounds import Kinds, StageUnits, before, begins, reach
 from search.stage_guess import guess
+from search.stage_problem import Answer
 
 GRACE_S = 1.0
 """How long a solver that was told to stop may take to do so before it is left behind."""
 
 
-class Answer(NamedTuple):
-    """A layout that the solver found."""
+@dataclass
+class Clock:
+    """How long the solver may go on."""
 
-    stage_layers: tuple[int, ...]
-    recompute_layers: tuple[int, ...]
+    deadline: float
+    """Of the monotonic clock; no solver outlives it."""
+    effort: float | None = None
+    """Deterministic time that is left; None counts seconds only."""
+
+    def at_most(self, effort: float) -> "Clock":
+        """A shorter one."""
+        if self.effort is None:
+            return Clock(min(self.deadline, monotonic() + effort))
+        return Clock(self.deadline, min(self.effort, effort))
+
+    @property
+    def is_over(self) -> bool:
+        """No time is left."""
+        spent = self.effort is not None and self.effort <= 0
+        return spent or monotonic() >= self.deadline
 
 
 @dataclass(frozen=True)
@@ -171,23 +186,27 @@ class StageModel:
         ]
         self._model.minimize(cp_model.LinearExpr.sum(again))
 
-    def solve(self, deadline: float, seed: int) -> Verdict:
+    def solve(self, clock: Clock, seed: int) -> Verdict:
         """Ask until the deadline, and no longer, whatever the solver does."""
         if not self._possible:
             return Verdict(None, settled=True)
-        if monotonic() >= deadline:
+        if clock.is_over:
             return Verdict(None, settled=False)
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = seed
-        solver.parameters.max_time_in_seconds = max(deadline - monotonic(), 0.01)
+        solver.parameters.max_time_in_seconds = max(clock.deadline - monotonic(), 0.01)
+        if clock.effort is not None:
+            solver.parameters.max_deterministic_time = clock.effort
         status: list[cp_model.CpSolverStatus] = []
         thread = Thread(target=lambda: status.append(solver.solve(self._model)), daemon=True)
         thread.start()
-        thread.join(max(deadline - monotonic(), 0.01))
+        thread.join(max(clock.deadline - monotonic(), 0.01))
         if thread.is_alive():
             solver.stop_search()
             thread.join(GRACE_S)
+        if status and clock.effort is not None:
+            clock.effort -= solver.response_proto.deterministic_time
         if not status or status[0] == cp_model.UNKNOWN:
             return Verdict(None, settled=False)
         if status[0] == cp_model.INFEASIBLE:

@@ -10,233 +10,42 @@ the next chunk, and S[x] the sum of a layer's property before layer x, a rank ta
     memory = sum over its chunks of  fixed + S_held[e] - S_held[b] - (S_saved[q] - S_saved[b])
 
 CP-SAT decides whether any layout keeps every rank under a given time and its memory; a
-bisection on that time finds the least one.  Times and bytes become whole numbers, time by
-rounding to ``TIME_STEPS``-ths of the model's, memory by rounding up.  The clock that stops
-the search is ours, not the solver's; what was proved by then is said, and no more.
+bisection on that time finds the least one.  The clock that stops the search is ours, not
+the solver's; what was proved by then is said, and no more.  With ``effort`` the solver
+counts its own steps instead, so that a slow machine gives the same answer, only later.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
-from functools import cached_property
+from dataclasses import replace
 from time import monotonic
-from typing import Self
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from cost_models.errors import SpecError
-from cost_models.units import Floats, Ints
 from search.stage_bounds import StageUnits
-from search.stage_model import Answer, StageModel
+from search.stage_model import Clock, StageModel
+from search.stage_problem import Answer, Proof, StagePlan, StageProblem
 
-TIME_STEPS = 10**6
-"""Units of time in one micro-batch's pass through the whole model."""
+__all__ = ["Proof", "StagePlan", "StageProblem", "plan_stages"]
+
 REFINE_S = 1.0
-"""Time spent on evening out a layout that is proved to be fastest."""
-MEMORY_STEPS = 2**30
-"""Units of memory in one rank."""
+"""Time, or effort, spent on evening out a layout that is proved to be fastest."""
 
 
-class Proof(Enum):
-    """What is known about a plan."""
-
-    OPTIMAL = "optimal"
-    """No layout is faster."""
-    FEASIBLE = "feasible"
-    """It fits; time ran out before the bound was met."""
-    INFEASIBLE = "infeasible"
-    """No layout fits."""
-    UNKNOWN = "unknown"
-    """Time ran out before any layout was found or excluded."""
-
-
-def _row(name: str, value: ArrayLike, n: int) -> Floats:
-    """``value`` broadcast to n; raises SpecError if it cannot be, or is negative."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim > 1 or (array.ndim == 1 and len(array) not in (1, n)):
-        raise SpecError(f"stages.{name} must have {n} values, got shape {array.shape}")
-    if not (np.isfinite(array).all() and (array >= 0).all()):
-        raise SpecError(f"stages.{name} must be finite and >= 0, got {array.min()}")
-    return np.broadcast_to(array, (n,))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StageProblem:
-    """Layers in model order, chunks in model order, and what each rank can hold.
-
-    Per layer and micro-batch; values that are the same for all may be given once.
-    """
-
-    n_layers: int
-    pp: int
-    vpp: int = 1
-    layer_s: ArrayLike
-    """Forward and both gradients."""
-    recompute_s: ArrayLike = 0.0
-    """More of it when the layer is recomputed."""
-    layer_bytes: ArrayLike = 0.0
-    """Weights, gradients and optimizer state."""
-    activation_bytes: ArrayLike = 0.0
-    """Kept for the backward pass."""
-    recomputed_bytes: ArrayLike = 0.0
-    """Kept of it when the layer is recomputed."""
-    chunk_s: ArrayLike = 0.0
-    """What a chunk takes beside its layers, shape (pp * vpp,): embedding first, head last."""
-    chunk_bytes: ArrayLike = 0.0
-    """What it holds beside them."""
-    in_flight: ArrayLike = 1.0
-    """Micro-batches whose activations a chunk holds at the peak, shape (pp * vpp,)."""
-    capacity_bytes: ArrayLike
-    """Memory of each rank, shape (pp,)."""
-    min_layers: int = 1
-    """Fewest layers in one chunk; Megatron-LM's layouts allow 0."""
-    equal_recompute: bool = False
-    """All chunks recompute the same number of layers, or all that they have."""
-    folded: bool = False
-    """Chunk 2 * p - 1 - r goes to rank r, as under ZB-V, instead of chunk r + p."""
-
-    def __post_init__(self) -> None:
-        for name, least_value in (("n_layers", 1), ("pp", 1), ("vpp", 1), ("min_layers", 0)):
-            value = getattr(self, name)
-            if int(value) != value or value < least_value:
-                raise SpecError(
-                    f"stages.{name} must be a whole number >= {least_value}, got {value}"
-                )
-        if self.folded and self.vpp != 2:
-            raise SpecError(f"stages.vpp must be 2 when folded, got {self.vpp}")
-        for names, n in ((_PER_LAYER, self.n_layers), (_PER_CHUNK, self.n_chunks)):
-            for name in names:
-                object.__setattr__(self, name, _row(name, getattr(self, name), n))
-        object.__setattr__(
-            self, "capacity_bytes", _row("capacity_bytes", self.capacity_bytes, self.pp)
-        )
-        if (np.asarray(self.recomputed_bytes) > np.asarray(self.activation_bytes)).any():
-            raise SpecError("stages.recomputed_bytes must be part of activation_bytes")
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks in the model."""
-        return self.pp * self.vpp
-
-    @cached_property
-    def rank(self) -> Ints:
-        """Rank of each chunk."""
-        chunk = np.arange(self.n_chunks)
-        if self.folded:
-            return np.minimum(chunk, self.n_chunks - 1 - chunk)
-        return chunk % self.pp
-
-    def row(self, name: str) -> Floats:
-        """A field, one value per layer, chunk or rank."""
-        return np.asarray(getattr(self, name), dtype=np.float64)
-
-    @cached_property
-    def time_unit_s(self) -> float:
-        """Seconds of one unit of time."""
-        parts = ("layer_s", "recompute_s", "chunk_s")
-        return max(sum(float(self.row(part).sum()) for part in parts), 1e-300) / TIME_STEPS
-
-    @cached_property
-    def units(self) -> StageUnits:
-        """The problem in whole units, memory never rounded down."""
-        unit = max(float(self.row("capacity_bytes").max()), 1e-300) / MEMORY_STEPS
-        too_much = 8.0 * MEMORY_STEPS
-
-        def time(name: str) -> Ints:
-            return np.rint(self.row(name) / self.time_unit_s).astype(np.int64)
-
-        def memory(size_bytes: Floats) -> Floats:
-            return np.minimum(size_bytes / unit, too_much)
-
-        saved = self.row("activation_bytes") - self.row("recomputed_bytes")
-        kept = np.outer(self.row("in_flight"), self.row("activation_bytes"))
-        return StageUnits(
-            layer_time=time("layer_s"),
-            again_time=time("recompute_s"),
-            chunk_time=time("chunk_s"),
-            layer_held=np.ceil(memory(self.row("layer_bytes") + kept)).astype(np.int64),
-            layer_saved=np.floor(memory(np.outer(self.row("in_flight"), saved))).astype(np.int64),
-            chunk_held=np.ceil(memory(self.row("chunk_bytes"))).astype(np.int64),
-            capacity=np.floor(memory(self.row("capacity_bytes"))).astype(np.int64),
-            rank=self.rank,
-            min_layers=self.min_layers,
-        )
-
-    def costs(
-        self, stage_layers: Sequence[int], recompute_layers: Sequence[int]
-    ) -> tuple[Floats, Floats]:
-        """Seconds and bytes of each rank under a layout, shape (pp,)."""
-        end = np.cumsum(stage_layers)
-        begin = end - np.asarray(stage_layers)
-        kept = begin + np.asarray(recompute_layers)
-
-        def between(name: str, low: Ints, high: Ints) -> Floats:
-            before = np.concatenate([[0.0], np.cumsum(self.row(name))])
-            return np.asarray(before[high] - before[low])
-
-        seconds = self.row("chunk_s") + between("layer_s", begin, end)
-        seconds = seconds + between("recompute_s", begin, kept)
-        activations = between("activation_bytes", kept, end)
-        activations = activations + between("recomputed_bytes", begin, kept)
-        held = self.row("chunk_bytes") + between("layer_bytes", begin, end)
-        held = held + self.row("in_flight") * activations
-        return (
-            np.bincount(self.rank, seconds, self.pp).astype(np.float64),
-            np.bincount(self.rank, held, self.pp).astype(np.float64),
-        )
-
-
-_PER_LAYER = ("layer_s", "recompute_s", "layer_bytes", "activation_bytes", "recomputed_bytes")
-_PER_CHUNK = ("chunk_s", "chunk_bytes", "in_flight")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """Layers of each chunk in model order, and what is known about it."""
-
-    proof: Proof
-    stage_layers: tuple[int, ...] = ()
-    recompute_layers: tuple[int, ...] = ()
-    """The first so many of each chunk."""
-    slowest_s: float = float("inf")
-    """Time of the slowest rank for one micro-batch."""
-    bound_s: float = 0.0
-    """No layout's slowest rank is faster, but for rounding."""
-    rank_s: tuple[float, ...] = ()
-    rank_bytes: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, problem: StageProblem, proof: Proof, found: Answer | None, bound_s: float) -> Self:
-        """The plan that the solver's answer stands for, priced anew."""
-        if found is None:
-            return cls(proof=proof, bound_s=bound_s)
-        seconds, held = problem.costs(found.stage_layers, found.recompute_layers)
-        slowest_s = float(seconds.max())
-        return cls(
-            proof=proof,
-            stage_layers=found.stage_layers,
-            recompute_layers=found.recompute_layers,
-            slowest_s=slowest_s,
-            bound_s=slowest_s if proof == Proof.OPTIMAL else min(bound_s, slowest_s),
-            rank_s=tuple(seconds.tolist()),
-            rank_bytes=tuple(held.tolist()),
-        )
-
-
-def plan_stages(problem: StageProblem, *, timeout_s: float = 10.0, seed: int = 0) -> StagePlan:
+def plan_stages(
+    problem: StageProblem, *, timeout_s: float = 10.0, effort: float | None = None, seed: int = 0
+) -> StagePlan:
     """The layout whose slowest rank is fastest, and among those one that recomputes little.
+
+    ``effort`` is CP-SAT's deterministic time, about a second each: with it the answer is
+    the same on every machine, as long as ``timeout_s`` does not run out first.
 
     >>> plan = plan_stages(StageProblem(n_layers=10, pp=4, layer_s=1.0, chunk_s=[1, 0, 0, 2],
     ...                                 capacity_bytes=1.0))
     >>> plan.proof.value, plan.slowest_s, sum(plan.stage_layers)
     ('optimal', 4.0, 10)
     """
-    deadline = monotonic() + timeout_s
+    clock = Clock(monotonic() + timeout_s, effort)
     if problem.min_layers * problem.n_chunks > problem.n_layers:
         return StagePlan(proof=Proof.INFEASIBLE)
     counts = range(problem.n_layers + 1) if problem.equal_recompute else [None]
-    search = _Search(deadline, seed)
+    search = _Search(clock, seed)
     for count in counts:
         search.improve(replace(problem.units, recomputed=count))
     return search.plan(problem)
@@ -245,8 +54,8 @@ def plan_stages(problem: StageProblem, *, timeout_s: float = 10.0, seed: int = 0
 class _Search:
     """The best layout so far, and what is proved about it."""
 
-    def __init__(self, deadline: float, seed: int) -> None:
-        self._deadline, self._seed = deadline, seed
+    def __init__(self, clock: Clock, seed: int) -> None:
+        self._clock, self._seed = clock, seed
         self._best: tuple[Answer, StageUnits] | None = None
         self._high = self._low = 2**62
         self._settled = True
@@ -256,7 +65,7 @@ class _Search:
         low, high = _least_time(units), min(self._high, units.most_time + 1)
         limit = high - 1
         while low < high:
-            verdict = StageModel(units, limit).solve(self._deadline, self._seed)
+            verdict = StageModel(units, limit).solve(self._clock, self._seed)
             if not verdict.settled:
                 self._settled = False
                 break
@@ -281,11 +90,11 @@ class _Search:
 
     def _even_out(self, best: Answer, units: StageUnits) -> Answer:
         """Of the fastest layouts found, one with short chunks and little recompute."""
-        deadline = min(self._deadline, monotonic() + REFINE_S)
+        clock = self._clock.at_most(REFINE_S)
         low, high = int(units.layer_time.max()), int(units.times(*best).max())
         while low < high and len(units.rank) > len(units.capacity):
             limit = (low + high) // 2
-            verdict = StageModel(units, self._high, limit).solve(deadline, self._seed)
+            verdict = StageModel(units, self._high, limit).solve(clock, self._seed)
             if not verdict.settled:
                 break
             if verdict.answer is None:
@@ -295,7 +104,7 @@ class _Search:
         if any(best.recompute_layers) and units.recomputed is None:
             model = StageModel(units, self._high, high)
             model.recompute_little()
-            best = model.solve(deadline, self._seed).answer or best
+            best = model.solve(clock, self._seed).answer or best
         return best
 
 

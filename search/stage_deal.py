@@ -1,0 +1,113 @@
+"""Layers that are all alike, dealt to pipeline ranks: exact without a solver.
+
+With f_r what rank r takes beside its layers and a one layer's time, the slowest rank is
+fastest where every layer in turn goes to the rank that is done with it first, of those
+that have room: any other way gives some rank a layer that ends later.  That time t leaves
+rank r at most (t - f_r) / a layers; dealt once more within these limits, each to the rank
+that holds least with it, they leave the fullest rank as empty as t allows.
+"""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heapreplace
+
+import numpy as np
+
+from cost_models.units import Floats, Ints
+from search.stage_problem import Answer, Proof, StagePlan, StageProblem
+
+EPSILON = 1e-9
+"""Share of a layer that is rounding."""
+
+
+def layers_alike(problem: StageProblem) -> bool:
+    """All layers take and hold the same, and none can be recomputed for room."""
+    names = ("layer_s", "layer_bytes", "activation_bytes", "recomputed_bytes")
+    alike = all((problem.row(name) == problem.row(name)[0]).all() for name in names)
+    return alike and bool((problem.row("recomputed_bytes") == problem.row("activation_bytes"))[0])
+
+
+def deal_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> StagePlan:
+    """The fastest layout of layers that are alike, and of those the leanest.
+
+    ``last_may_be_empty`` allows a last chunk with nothing but the head.
+
+    >>> plan = deal_alike(StageProblem(n_layers=10, pp=4, layer_s=1.0, chunk_s=[1, 0, 0, 2],
+    ...                                capacity_bytes=1.0))
+    >>> plan.stage_layers, plan.slowest_s, plan.proof.value
+    ((3, 3, 3, 1), 4.0, 'optimal')
+    """
+    least = np.full(problem.n_chunks, problem.min_layers)
+    if last_may_be_empty and problem.n_chunks > 1:
+        least[-1] = 0
+    ranks = _Ranks(problem, least)
+    fastest = ranks.deal(lambda r, n: (ranks.seconds(r, n), ranks.bytes(r, n)), ranks.room)
+    if fastest is None:
+        return StagePlan(proof=Proof.INFEASIBLE)
+    slowest_s = float(ranks.times(fastest).max())
+    most = np.floor((slowest_s - ranks.fixed_s) / ranks.layer_s + EPSILON).astype(np.int64)
+    within = np.minimum(ranks.room, most)
+    leanest = ranks.deal(lambda r, n: (ranks.bytes(r, n), ranks.seconds(r, n)), within)
+    layers = ranks.spread(fastest if leanest is None else leanest)
+    answer = Answer(tuple(layers.tolist()), (0,) * problem.n_chunks)
+    return StagePlan.of(problem, Proof.OPTIMAL, answer, slowest_s)
+
+
+class _Ranks:
+    """What each rank takes and holds with a number of layers."""
+
+    def __init__(self, problem: StageProblem, least: Ints) -> None:
+        self._problem, self._least = problem, least
+        pp, rank = problem.pp, problem.rank
+        self.layer_s = max(float(problem.row("layer_s")[0]), 1e-300)
+        self.fixed_s = np.bincount(rank, problem.row("chunk_s"), pp).astype(np.float64)
+        self.fixed_bytes = np.bincount(rank, problem.row("chunk_bytes"), pp).astype(np.float64)
+        flying = np.zeros(pp)
+        flying[rank] = problem.row("in_flight")
+        self.layer_bytes = (
+            problem.row("layer_bytes")[0] + flying * problem.row("activation_bytes")[0]
+        )
+        self._start = np.bincount(rank, least, pp).astype(np.int64)
+        left = problem.row("capacity_bytes") - self.fixed_bytes
+        fits = np.floor(left / np.maximum(self.layer_bytes, 1e-300) + EPSILON)
+        self.room = np.where(left < 0, -1, np.minimum(fits, problem.n_layers)).astype(np.int64)
+
+    def seconds(self, rank: int, count: int) -> float:
+        """Time of a rank with ``count`` layers."""
+        return float(self.fixed_s[rank]) + count * self.layer_s
+
+    def bytes(self, rank: int, count: int) -> float:
+        """Memory of a rank with ``count`` layers."""
+        return float(self.fixed_bytes[rank]) + count * float(self.layer_bytes[rank])
+
+    def times(self, counts: Ints) -> Floats:
+        """Time of every rank."""
+        return np.asarray(self.fixed_s + counts * self.layer_s)
+
+    def deal(self, cost: Callable[[int, int], tuple[float, float]], most: Ints) -> Ints | None:
+        """Each layer to the rank where it costs least, up to ``most``; None without room."""
+        counts = self._start.copy()
+        n = self._problem.n_layers
+        if (counts > most).any() or most.sum() < n:
+            return None
+        heap = [(cost(r, c + 1), r) for r, c in enumerate(counts.tolist()) if c < most[r]]
+        heapify(heap)
+        for _ in range(n - int(counts.sum())):
+            rank = heap[0][1]
+            counts[rank] += 1
+            count = int(counts[rank])
+            if count < most[rank]:
+                heapreplace(heap, (cost(rank, count + 1), rank))
+            else:
+                heappop(heap)
+        return counts
+
+    def spread(self, counts: Ints) -> Ints:
+        """Layers of every chunk: each rank's in turn to the chunk that is done first."""
+        layers = self._least.copy()
+        chunk_s = self._problem.row("chunk_s")
+        for rank, count in enumerate(counts.tolist()):
+            chunks = np.flatnonzero(self._problem.rank == rank)
+            for _ in range(count - int(layers[chunks].sum())):
+                times = chunk_s[chunks] + (layers[chunks] + 1) * self.layer_s
+                layers[chunks[int(np.argmin(times))]] += 1
+        return layers
