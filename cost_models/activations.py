@@ -69,9 +69,11 @@ def _attention(
     norm = _norm(model, framework, w, strategies)
     up_projected = 2.0 * (w.query + w.kv + w.value)
     if model.attention == "mla":
+        # the down-projections are not cut by tensor-parallel, but their tokens are
         latent = 2.0 * (model.q_lora_rank + model.kv_lora_rank + model.qk_rope_head_dim)
+        latent = latent + gemm * (model.q_lora_rank + model.kv_lora_rank)
         keep = 1.0 - _recomputes(strategies, Recompute.MLA_UP_PROJ)
-        qkv = latent + gemm * (model.q_lora_rank + model.kv_lora_rank) + up_projected * keep
+        qkv = latent / w.sequence_parts + up_projected * keep
     else:
         qkv = 2.0 * (w.query + 2.0 * w.kv)
     rope = (framework.rope_saved_bytes + (2.0 if model.qk_norm else 0.0)) * (w.query + w.kv)

@@ -18,7 +18,11 @@ class SpecError(ValueError):
 def _array(owner: str, name: str, value: ArrayLike) -> NDArray[np.float64]:
     try:
         return np.asarray(value, dtype=np.float64)
-    except (OverflowError, TypeError, ValueError):
+    except OverflowError:
+        raise SpecError(
+            f"{owner}.{name}: an integer has more digits than a float can hold"
+        ) from None
+    except (TypeError, ValueError):
         raise SpecError(f"{owner}.{name} must be a number, got {str(value)[:40]}") from None
 
 

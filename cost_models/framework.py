@@ -50,6 +50,8 @@ class Framework:
     """The buffer that gradients are accumulated in, sharded from ZeRO-2 on."""
     working_grads_bytes: float = 0.0
     """A second, never sharded gradient beside it (nanotron's bf16 gradients)."""
+    bucket_parameters: float = 40e6
+    """Parameters whose gradients are reduced in one collective."""
     grad_reduce_bytes: float = 4.0
     """Bytes per parameter on the wire when gradients are reduced."""
     param_gather_bytes: float = 2.0

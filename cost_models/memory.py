@@ -144,8 +144,12 @@ def rank_memory(
     flying = in_flight(s.schedule, m, s.pp, s.vpp, held.rank)
     kept = activation_bytes_kept(act, s, held)
     h = model.hidden_size / w.sequence_parts
-    embedding = held.has_embedding * h * (3.0 if model.dropout else 2.0)
-    mtp = held.has_head * model.mtp_layers * (np.maximum(act.whole_dense, act.whole_moe) + 4.0 * h)
+    # the embedding's output is the first layer's input: only a dropout mask is left
+    embedding = held.has_embedding * h * (1.0 if model.dropout else 0.0)
+    again = _recomputed_layers(s, held) / np.maximum(held.n_layers, 1.0)
+    module = act.attention + (act.moe if model.is_moe else act.dense_mlp)
+    module = module * (1.0 - again) + act.checkpoint * again
+    mtp = held.has_head * model.mtp_layers * (module + 4.0 * h)
     whole = np.where(held.n_moe > 0, np.maximum(act.whole_dense, act.whole_moe), act.whole_dense)
     gathered = 1.0 if workload.framework.vocab_parallel_loss else s.tp
     logits = held.has_head * w.vocab * gathered * workload.framework.logits_bytes

@@ -18,7 +18,7 @@ less than t_r grows, so that (5) at max t_r and with the least (2) and (4) of an
 such a bound; where a schedule's bubble may shrink as work grows it counts as nothing.  (7)
 
 A layer that the GPU would finish before the host has issued the next one takes the
-host's time: with x the GPU's seconds and y the host's, (x^4 + y^4)^(1/4).             (6)
+host's time: with x the GPU's seconds and y the host's, (x^k + y^k)^(1/k), k = 16.     (6)
 
 Terms are seconds of the slowest rank and sum to the step; ``hidden_s`` is the
 communication that runs under compute and costs only ``overlap_price`` of itself.
@@ -40,6 +40,9 @@ from cost_models.strategy import Recompute, Schedule, Sharding, Strategies
 from cost_models.units import Floats, Ints
 from cost_models.work import Group, Work, step_work
 from cost_models.workload import Workload
+
+SHARP = 16.0
+"""The k of equation (6): the longer of the two, with a rounded corner."""
 
 TIME_TERMS = (
     "gemm",
@@ -91,6 +94,8 @@ class RankTime:
     backward: Floats
     weight: Floats
     terms: dict[str, Floats]
+    only_steady: Floats
+    """Of the launch overhead, what is not paid while the pipeline fills and drains."""
     hidden: Floats
 
 
@@ -186,17 +191,15 @@ def rank_times(
     # equation (6), layer by layer
     layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
-    tensor_parallel = (
-        c.layer_floor_tp_s
-        + c.layer_floor_nodes_s * (work.traffic.tp.outside - 1.0)
-        + c.layer_floor_pipeline_s * s.tp * crossing
-    )
+    tensor_parallel = c.layer_floor_tp_s + c.layer_floor_nodes_s * (work.traffic.tp.outside - 1.0)
     floor = c.layer_floor_s + np.where(s.tp > 1, tensor_parallel, 0.0)
+    steady = np.where(s.tp > 1, c.layer_floor_pipeline_s * s.tp * crossing, 0.0)
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     busy = forward + backward + weight
     gpu = busy / layers
-    host = floor * again
-    launch = layers * ((gpu**4 + host**4) ** 0.25 - gpu)
+    filling = layers * (_longer(gpu, floor * again) - gpu)
+    launch = layers * (_longer(gpu, (floor + steady) * again) - gpu)
+    only_steady = launch - filling
     piped = np.where(s.pp > 1, c.pipeline_micro_batch_s, 0.0)
     launch = launch + c.micro_batch_s + piped
 
@@ -231,7 +234,15 @@ def rank_times(
         weight=weight,
         terms=kernels | stalls if breakdown else {},
         hidden=hidden,
+        only_steady=only_steady,
     )
+
+
+def _longer(gpu: Floats, host: Floats) -> Floats:
+    """Equation (6)."""
+    longer = np.maximum(gpu, host)
+    rest = np.minimum(gpu, host) / np.maximum(longer, 1e-12)
+    return np.asarray(longer * (1.0 + rest**SHARP) ** (1.0 / SHARP))
 
 
 def _kernel_terms(
@@ -292,17 +303,20 @@ def gradients_s(
     reduce_bytes, gather_bytes = state.grad_reduce_bytes, state.param_gather_bytes
 
     def over(group: Group, parameters: Floats) -> tuple[Floats, Floats, Floats]:
+        # every bucket pays the latency of its own collective
+        buckets = np.maximum(parameters / state.bucket_parameters, 1.0)
+        bucket = parameters / buckets
         reduced = all_reduce_s(
-            parameters * reduce_bytes,
+            bucket * reduce_bytes,
             group.inside,
             group.outside,
             intra=wires.intra,
             inter=wires.inter,
         )
         return (
-            group_gather_s(parameters * reduce_bytes, group, wires),
-            group_gather_s(parameters * gather_bytes, group, wires),
-            reduced,
+            buckets * group_gather_s(bucket * reduce_bytes, group, wires),
+            buckets * group_gather_s(bucket * gather_bytes, group, wires),
+            buckets * reduced,
         )
 
     dense, experts = over(t.dp, state.dense), over(t.edp, state.experts)
@@ -385,7 +399,9 @@ def price(
         at_slowest(v) for v in (ranks.forward, ranks.backward, ranks.weight)
     )
     busy = forward + backward + weight
-    everywhere = _all_stages(work, s, total, busy)
+    # what the host loses where sends and receives alternate is not lost while a pipeline fills
+    steady = at_slowest(ranks.only_steady)
+    everywhere = _all_stages(work, s, total - ranks.only_steady, busy - steady) + steady
     m = work.n_micro_batches
     _, bubble = pipeline_s(
         s.schedule,
@@ -433,13 +449,14 @@ def _all_stages(work: Work, s: Strategies, total: Floats, slowest: Floats) -> Fl
     """F + B + W of one micro-batch summed over all pipeline ranks.
 
     The representative ranks are priced; the layers that they do not hold take the time of
-    the average layer on the longest of them.  Given ``stage_layers``, all ranks are priced.
+    a layer in the middle of the pipeline.  Given ``stage_layers``, all ranks are priced.
     """
     st = work.stages
     if s.stage_layers is not None:
         rank = np.arange(len(total)).reshape(-1, *(1,) * slowest.ndim)
         return np.asarray(np.where(rank < s.pp, total, 0.0).sum(axis=0))
-    per_layer = slowest / np.maximum(st.n_layers.max(axis=0), 1.0)
+    inner = len(total) - 1 if len(total) > 3 else min(1, len(total) - 1)
+    per_layer = total[inner] / np.maximum(st.n_layers[inner], 1.0)
     first, last = total[0], total[min(2, len(total) - 1)]
     held = st.n_layers[0] + st.n_layers[min(2, len(total) - 1)]
     between = np.maximum(work.model_layers - held, 0.0) * per_layer

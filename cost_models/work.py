@@ -128,7 +128,7 @@ class Traffic:
     replica: Group
     """Copies of an HSDP group."""
     p2p_crosses: Floats
-    """1.0 where the next pipeline stage is outside the NVLink domain."""
+    """1.0 where some stage's next one is outside its NVLink domain."""
     tp_bytes: Floats
     """One tensor-parallel collective: the hidden vectors of a micro-batch."""
     sequence_parallel: Floats
@@ -154,6 +154,8 @@ class State:
     experts: Floats
     dense_shards: Floats
     expert_shards: Floats
+    bucket_parameters: Floats
+    """Parameters whose gradients travel in one collective."""
     grad_reduce_bytes: Floats
     param_gather_bytes: Floats
     updated_bytes: Floats
@@ -349,7 +351,9 @@ def _traffic(
         edp=_group(cluster, edp_stride, np.maximum(s.edp, 1)),
         shard=_group(cluster, s.tp, sharded * s.cp),
         replica=_group(cluster, inner * sharded, np.maximum(s.dp // sharded, 1)),
-        p2p_crosses=np.asarray(pp_stride >= cluster.nvlink_domain, dtype=np.float64),
+        p2p_crosses=np.asarray(
+            (s.pp > 1) & (pp_stride * s.pp > cluster.nvlink_domain), dtype=np.float64
+        ),
         tp_bytes=np.asarray(np.where(s.tp > 1, 2.0 * h * tokens, 0.0)),
         sequence_parallel=np.asarray(s.sequence_parallel, dtype=np.float64),
         etp_bytes=np.asarray(np.where(s.etp > 1, 2.0 * h * tokens / s.tp * model.top_k * s.etp, 0)),
@@ -378,6 +382,7 @@ def _state(model: ModelSpec, workload: Workload, s: Strategies, held: list[Stage
         experts=_stack([rank.experts for rank in own]),
         dense_shards=shards.dense_shards(s),
         expert_shards=shards.expert_shards(s),
+        bucket_parameters=np.asarray(framework.bucket_parameters),
         grad_reduce_bytes=np.asarray(framework.grad_reduce_bytes),
         param_gather_bytes=np.asarray(framework.param_gather_bytes),
         updated_bytes=np.asarray(2.0 * state * on_gpu + framework.grads_bytes + 2.0),

@@ -31,7 +31,6 @@ from cost_models.units import GB, GIB
 
 BITS_PER_BYTE = 8
 POOL = "pool"
-TOO_LARGE = "an integer has more digits than a float can hold"
 _POOL_HEADER = re.compile(rf"^\s*\[\[\s*{POOL}\s*\]\]")
 
 
@@ -140,8 +139,6 @@ class Pool:
             return build(ClusterKeys, self.table, self.path)
         except SpecError as error:
             raise self._moved_here(error) from None
-        except OverflowError:
-            raise SpecError(f"{self.where()}: {TOO_LARGE}") from None
 
     def _moved_here(self, error: SpecError) -> SpecError:
         """``error`` with the line in this pool, not that of the file's first such key."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from cost_models.catalog.cluster_files import POOL, TOO_LARGE, Pool, read_pools
+from cost_models.catalog.cluster_files import POOL, Pool, read_pools
 from cost_models.catalog.files import CATALOG, build, did_you_mean, line_of, names_in, read_toml
 from cost_models.cluster import Cluster, Gpu
 from cost_models.errors import SpecError
@@ -136,10 +136,7 @@ def _read_gpu(path: Path) -> tuple[Gpu, tuple[str, ...]]:
         inner = table.get(key, {})
         if not isinstance(inner, dict) or not all(isinstance(v, kinds) for v in inner.values()):
             raise SpecError(f"{line_of(path, key)}: {key} must be a table of {expected}")
-    try:
-        return build(Gpu, table, path), tuple(aliases)
-    except OverflowError:
-        raise SpecError(f"{path}: {TOO_LARGE}") from None
+    return build(Gpu, table, path), tuple(aliases)
 
 
 def _cluster_path(path_or_name: str | Path) -> Path | None:

@@ -220,7 +220,7 @@ def test_a_gpu_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
         ("n_sm = 10", "n_sm = 'ten'", r"toy\.toml:6: n_sm must be int, got 'ten'"),
         ("n_sm = 10", "", r"toy\.toml: missing key 'n_sm'"),
         ("n_sm = 10", "n_sm = 0", r"toy\.toml:6: .*n_sm must be > 0, got 0"),
-        ("n_sm = 10", "n_sm = 1" + 400 * "0", r"toy\.toml: an integer has more digits"),
+        ("n_sm = 10", "n_sm = 1" + 400 * "0", r"toy\.toml:6: .*an integer has more digits"),
         ("bf16 = 1e12", "bf61 = 1e12", r"toy\.toml:\d+: .*unknown precision 'bf61'"),
         ("bf16 = 1e12", "bf16 = 'fast'", r"toy\.toml:13: peak_flop_per_s must be a table of"),
         ("name =", "aliases = 'box'\nname =", r"toy\.toml:1: aliases must be a list"),

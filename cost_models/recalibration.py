@@ -1,0 +1,164 @@
+"""Fit a calibration to a site of one's own, starting from what is believed already.
+
+A site is one set of machines and software, measured in a few runs.  Its constants are the
+calibration's, with a further deviation of each for every framework that the site runs,
+
+    x ~ N(x_0, P),   P = S + diag(q) + LOCAL^2 diag(sd^2)                              (1)
+
+with x_0 and S the calibration's terms and their covariance, q the prior variance of terms
+that no run has informed, and the last part the deviations.  With y the log of what was
+measured, t(x) of what is predicted, D the slope of t and W the weights of Cauchy's loss,
+
+    x = x_0 + P D' (D P D' + sigma^2 / W)^-1 (y - t(x) + D (x - x_0))                  (2)
+
+is iterated: Gauss-Newton steps in the space of the runs, so that five runs cost five
+equations however many constants there are.
+
+References
+----------
+.. [1] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning,"
+   MIT Press, 2006, section 2.2.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from cost_models.batch import RunBatch, batch_memory
+from cost_models.calibration import (
+    Calibration,
+    Effect,
+    Prior,
+    Spread,
+    levels_of,
+)
+from cost_models.constants import Constants
+from cost_models.fitting import CAUCHY, MEMORY_CONSTANTS, memory_priors, time_priors
+from cost_models.step import price
+from cost_models.units import Floats, Ints
+
+LOCAL = 0.5
+"""Spread of a site's own deviations, over that of the prior."""
+STEP = 1e-3
+MOST_STEPS = 12
+ENOUGH = 1e-4
+"""Change of the log predictions at which the steps end."""
+SITE_KIND = "framework"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """Prior (1) of one quantity's constants."""
+
+    effects: tuple[Effect, ...]
+    mean: Floats
+    covariance: Floats
+
+
+def _terms(
+    calibration: Calibration,
+    priors: Sequence[Prior],
+    levels: Sequence[Mapping[str, str]],
+    local: float,
+) -> _Terms:
+    """The calibration's terms of ``priors`` and those that the site adds."""
+    names = {prior.name for prior in priors}
+    kept = [i for i, effect in enumerate(calibration.effects) if effect.constant in names]
+    effects = [calibration.effects[i] for i in kept]
+    mean = list(calibration.values[kept])
+    covariance = _nearest_covariance(calibration.covariance[np.ix_(kept, kept)])
+    extra: dict[Effect, float] = {}
+    for prior in priors:
+        for kind, sd in prior.by.items():
+            for level in sorted({found[kind] for found in levels}):
+                effect = Effect(prior.name, kind, level)
+                if effect not in effects:
+                    extra[effect] = sd**2
+        for level in sorted({found[SITE_KIND] for found in levels}):
+            effect = Effect(prior.name, SITE_KIND, level)
+            extra[effect] = extra.get(effect, 0.0) + (local * prior.sd) ** 2
+    added = [effect for effect in extra if effect not in effects]
+    size = len(effects) + len(added)
+    whole = np.zeros((size, size))
+    whole[: len(effects), : len(effects)] = covariance
+    effects += added
+    place = {effect: i for i, effect in enumerate(effects)}
+    for effect, variance in extra.items():
+        whole[place[effect], place[effect]] += variance
+    return _Terms(
+        effects=tuple(effects),
+        mean=np.array([*mean, *np.zeros(len(added))]),
+        covariance=whole,
+    )
+
+
+def _nearest_covariance(matrix: Floats) -> Floats:
+    """The same without the negative eigenvalues that rounded correlations can have."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
+
+
+class _Model:
+    """Log predictions of some candidates as a function of the terms."""
+
+    def __init__(self, batch: RunBatch, terms: _Terms, priors: Sequence[Prior]) -> None:
+        self._batch, self._priors = batch, priors
+        levels = [levels_of(run.cluster.gpu, run.workload.framework) for run in batch.runs]
+        mine = [levels[owner] for owner in batch.owner]
+        self._start = {
+            p.name: np.array([p.start(level["architecture"]) for level in mine]) for p in priors
+        }
+        self._on = np.array(
+            [[not e.kind or level[e.kind] == e.level for e in terms.effects] for level in mine],
+            dtype=np.float64,
+        )
+        self._of = {
+            p.name: np.array([e.constant == p.name for e in terms.effects], dtype=np.float64)
+            for p in priors
+        }
+
+    def scaled(self, x: Floats) -> dict[str, Floats]:
+        return {name: start + self._on @ (x * self._of[name]) for name, start in self._start.items()}
+
+    def log_prediction(self, scaled: Mapping[str, Floats], base: Constants) -> Floats:
+        values = {p.name: p.inverse(scaled[p.name]) for p in self._priors}
+        c = replace(base, **values)
+        if self._priors[0].name in MEMORY_CONSTANTS:
+            return np.asarray(np.log(batch_memory(self._batch, c)[1]))
+        time = price(self._batch.work, self._batch.strategies, c, breakdown=False)
+        return np.asarray(np.log(time.total_s))
+
+    def slopes(self, scaled: Mapping[str, Floats], base: Constants, at: Floats) -> Floats:
+        """Derivative of each log prediction by each term."""
+        slope = np.zeros_like(self._on)
+        for name, value in scaled.items():
+            moved = dict(scaled) | {name: value + STEP}
+            change = (self.log_prediction(moved, base) - at) / STEP
+            slope += change[:, None] * self._of[name] * self._on
+        return slope
+
+
+def _solve(
+    model: _Model, terms: _Terms, base: Constants, measured: Floats, sigma: float
+) -> tuple[Floats, Floats]:
+    """Iterate (2); returns the terms and their covariance."""
+    x = terms.mean
+    scaled = model.scaled(x)
+    at = model.log_prediction(scaled, base)
+    covariance = terms.covariance
+    for _ in range(MOST_STEPS):
+        slope = model.slopes(scaled, base, at)
+        residual = measured - at
+        noise = sigma**2 * (1.0 + (residual / (CAUCHY * sigma)) ** 2)
+        spread = terms.covariance @ slope.T
+        gram = cho_factor(slope @ spread + np.diag(noise))
+        x = terms.mean + spread @ cho_solve(gram, residual + slope @ (x - terms.mean))
+        covariance = terms.covariance - spread @ cho_solve(gram, spread.T)
+        scaled, before = model.scaled(x), at
+        at = model.log_prediction(scaled, base)
+        if np.max(np.abs(at - before), initial=0.0) < ENOUGH:
+            break
+    return x, covariance
