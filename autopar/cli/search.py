@@ -7,6 +7,7 @@ import click
 from autopar import api
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
+from autopar.cli.how import how_options, how_words
 from autopar.cli.options import axis_options, csv_option, json_option, problem_options
 from autopar.cli.parsing import Whole
 from autopar.cli.problem import command_words, counts_of, machine, search_words, space_words
@@ -52,14 +53,7 @@ from search.result import SearchResult
     metavar="gpus|cost",
     help="A third axis, for --gpus like 256,512 or 256-1024.  [default there: gpus]",
 )
-@click.option(
-    "--seed",
-    type=Whole(2**32 - 1, least=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Same seed, same answer, byte for byte.",
-)
+@how_options
 @json_option
 @csv_option
 def command(**options: Any) -> int:
@@ -91,7 +85,7 @@ def command(**options: Any) -> int:
 
 def _search(options: dict[str, Any], progress: Bar) -> SearchResult:
     """Search one number of GPUs, or several with a third axis to the frontier."""
-    how = {name: options[name] for name in ("space", "seed")}
+    how = {"space": options["space"], **how_words(options)}
     gpus, objective = options["gpus"], options["objective"]
     if objective is None and (gpus is None or gpus.single is not None):
         return api.search(**space_words(options), **how, progress=progress)

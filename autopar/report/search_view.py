@@ -1,6 +1,6 @@
 """What a person reads after a search: one line of how, the frontier, what to do next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from autopar.report.strategy_words import (
     flags,
@@ -22,6 +22,7 @@ from autopar.report.words import (
 )
 from cost_models.cluster import Cluster
 from cost_models.model import ModelSpec
+from cost_models.partition import even_stage_layers
 from cost_models.strategy import Strategy
 from cost_models.units import gib
 from cost_models.workload import Workload
@@ -90,8 +91,8 @@ def frontier_table(ranked: Mapping[int, Priced], usable_bytes: float) -> Table:
         Column("layout", style="bold"),
         Column("mbs", right=True),
         Column("schedule"),
-        Column("sharding"),
-        Column("recompute"),
+        Column("sharding", keep=8),
+        Column("recompute", keep=7),
         Column(_OTHER, keep=1),
         Column("GiB", right=True),
         Column("used", right=True, keep=5),
@@ -139,8 +140,7 @@ def print_search(printer: Printer, result: SearchResult, *, top: int, again: str
     table = frontier_table(ranked, result.cluster.usable_memory_bytes)
     printer.table(table)
     shown = {column.head for column in table.fitted(printer.width).columns}
-    if _OTHER not in shown:
-        printer.lines(other_lines(ranked))
+    printer.lines(knob_lines(ranked, shown))
     if _INTERVAL in shown:
         printer.line(f"{_INTERVAL}: 80% interval of the step time")
     hidden = len(result.frontier) - len(ranked)
@@ -160,11 +160,16 @@ def top_rows(frontier: Sequence[Priced], top: int) -> dict[int, Priced]:
     return dict(sorted(shown.items()))
 
 
-def other_lines(ranked: Mapping[int, Priced]) -> list[str]:
+def knob_lines(ranked: Mapping[int, Priced], shown: Container[str]) -> list[str]:
     """The knobs that the table had no room for, rows alike together."""
     ranks: dict[str, list[int]] = {}
     for rank, row in ranked.items():
-        ranks.setdefault(other_words(row.strategy), []).append(rank)
+        words = [
+            "" if "sharding" in shown else sharding_words(row.strategy),
+            "" if "recompute" in shown else f"recompute {recompute_words(row.strategy)}",
+            "" if _OTHER in shown else other_words(row.strategy),
+        ]
+        ranks.setdefault(" ".join(word for word in words if word), []).append(rank)
     return [f"{_ranges(found)}: {words}" for words, found in ranks.items() if words]
 
 
@@ -186,6 +191,9 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def next_lines(result: SearchResult, best: Strategy, again: str) -> list[str]:
     """Commands that make sense after this one."""
+    layers = even_stage_layers(result.model, result.workload.framework, best.pp, best.vpp)
+    if best.stage_layers == layers:  # what the framework does without being told
+        best = best.with_(stage_layers=None)
     knobs = flags(best, moe=result.model.is_moe)
     return [
         "next:",

@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -15,6 +14,11 @@ import pytest
 from autopar.cli.group import COMMANDS, EXAMPLES
 from autopar.cli.options import AXIS_HELP
 from search.axes import AXES
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 Run = Callable[..., Any]
 HEAVY = ("ortools", "optuna", "scipy", "numpy", "rich", "pandas")
@@ -37,13 +41,19 @@ def test_help_loads_nothing_heavy() -> None:
     assert not [name for name in loaded if name.split(".")[0] in HEAVY]
 
 
+@pytest.mark.skipif(resource is None, reason="counts seconds as POSIX does")
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    """The best of five, for the machine may have other work."""
+    """Seconds of the processor, the best of three, for the machine may have other work."""
+
+    def spent_s() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     times_s = []
-    for _ in range(5):
-        start_s = time.perf_counter()
+    for _ in range(3):
+        start_s = spent_s()
         subprocess.run([sys.executable, "-m", "autopar", "--help"], check=True, capture_output=True)
-        times_s.append(time.perf_counter() - start_s)
+        times_s.append(spent_s() - start_s)
     assert min(times_s) < 0.3
 
 
