@@ -167,7 +167,8 @@ def representative_ranks(model: ModelSpec, strategies: Strategies) -> list[Ints]
 
     Even partitions are settled by the first rank (embedding, most micro-batches in
     flight), the second (the longest stage) and the last (head, logits); models whose
-    first layers are dense need the first rank past those; given ``stage_layers`` need all.
+    first layers are dense need the first ranks past those, and windows the third rank,
+    which may have fewer of them; given ``stage_layers`` need all.
     """
     pp = strategies.pp
     if strategies.stage_layers is not None:
@@ -177,6 +178,8 @@ def representative_ranks(model: ModelSpec, strategies: Strategies) -> list[Ints]
     ranks = [np.zeros_like(pp), np.minimum(1, pp - 1), pp - 1]
     if model.is_moe and 0 < len(model.moe_layers) < model.n_layers and min(model.moe_layers) > 0:
         first = min(model.moe_layers)
-        past = -(-first * pp * strategies.vpp // model.n_layers)
+        past = np.maximum(first * pp * strategies.vpp // model.n_layers, 2)
         ranks += [np.minimum(past, pp - 1), np.minimum(past + 1, pp - 1)]
+    elif model.sliding_window_layers:
+        ranks.append(np.minimum(2, pp - 1))
     return ranks
