@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from cost_models.predictions import Predictions
 from cost_models.runs import Run, slow_regime
 from cost_models.units import Floats
 
@@ -56,17 +57,7 @@ class Judged:
         return Judged(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
 
 
-def judged(
-    runs: Sequence[Run],
-    *,
-    step_time_s: Floats,
-    step_time_low_s: Floats,
-    step_time_high_s: Floats,
-    memory_bytes: Floats,
-    memory_low_bytes: Floats,
-    memory_high_bytes: Floats,
-    fit_probability: Floats,
-) -> Judged:
+def judged(runs: Sequence[Run], predictions: Predictions) -> Judged:
     """What was measured in ``runs`` beside what is predicted for each."""
     places: dict[tuple[object, ...], int] = {}
     unknown = np.nan
@@ -80,18 +71,18 @@ def judged(
         ),
         slow=np.array(slow_regime(runs), dtype=np.bool_),
         measured_s=np.array([run.step_time_s or unknown for run in runs], dtype=np.float64),
-        predicted_s=step_time_s,
-        low_s=step_time_low_s,
-        high_s=step_time_high_s,
+        predicted_s=predictions.step_time_s,
+        low_s=predictions.step_time_low_s,
+        high_s=predictions.step_time_high_s,
         measured_bytes=np.array([run.memory_bytes or unknown for run in runs], dtype=np.float64),
-        predicted_bytes=memory_bytes,
-        low_bytes=memory_low_bytes,
-        high_bytes=memory_high_bytes,
+        predicted_bytes=predictions.memory_bytes,
+        low_bytes=predictions.memory_low_bytes,
+        high_bytes=predictions.memory_high_bytes,
         out_of_memory=np.array(
             [unknown if run.out_of_memory is None else float(run.out_of_memory) for run in runs],
             dtype=np.float64,
         ),
-        fit_probability=fit_probability,
+        fit_probability=predictions.fit_probability,
     )
 
 

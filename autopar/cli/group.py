@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "The Pareto frontier of memory against step time",
     "estimate": "One strategy, with its full breakdown of time and memory",
     "explain": "Why a strategy is illegal, does not fit, or is slower",
+    "validate": "How far predictions are from measured runs",
     "models": "The models that are known by name",
     "gpus": "The GPUs that are known by name, and where each number is from",
 }

@@ -132,6 +132,15 @@ def csv_option(command: F) -> F:
     )(command)
 
 
+def calibration_option(command: F) -> F:
+    """Whose constants to use."""
+    return click.option(
+        "--calibration",
+        metavar="PATH",
+        help="Constants from `autopar calibrate` instead of the shipped ones.",
+    )(command)
+
+
 def axis_texts(values: Mapping[str, Any]) -> dict[str, str]:
     """The axes that the user named, as text."""
     return {name: values[name] for name in AXIS_HELP if values.get(name) is not None}
