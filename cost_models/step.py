@@ -118,9 +118,12 @@ def _recompute(work: Work, s: Strategies, blocks: LayerTime) -> Floats:
     layers = np.maximum(st.n_layers, 1.0)
     asked = np.where(s.recompute_layers > 0, s.recompute_layers, st.n_layers)
     full = np.where((s.recompute & int(Recompute.FULL)) != 0, np.minimum(asked / layers, 1.0), 0.0)
-    forward = _sum_blocks(work, blocks, "forward")
+    core = np.where((s.recompute & int(Recompute.CORE_ATTN)) != 0, 1.0, 0.0)
+    windows = st.n_windowed * blocks.window_saves_forward
+    forward = _sum_blocks(work, blocks, "forward") - windows
     modules = (
         st.n_layers * blocks.recompute_attention
+        - core * windows
         + (st.n_layers - st.n_moe) * blocks.recompute_dense
         + st.n_moe * blocks.recompute_moe
     )
@@ -142,7 +145,7 @@ def _fsdp(
 
     def both(wire_bytes: Floats) -> Floats:
         return group_gather_s(state.dense * wire_bytes, t.shard, wires) + group_gather_s(
-            state.experts * wire_bytes, t.edp, wires
+            state.experts * wire_bytes, t.expert_shard, wires
         )
 
     gather, scatter = both(state.param_gather_bytes), both(state.grad_reduce_bytes)
@@ -322,16 +325,22 @@ def gradients_s(
     dense, experts = over(t.dp, state.dense), over(t.edp, state.experts)
     scatter, gather, reduce = (a + b for a, b in zip(dense, experts, strict=True))
     # HSDP adds up its copies of every shard
+    sides = {"intra": wires.intra, "inter": wires.inter}
     copies = all_reduce_s(
         (state.dense / state.dense_shards) * reduce_bytes,
         t.replica.inside,
         t.replica.outside,
-        intra=wires.intra,
-        inter=wires.inter,
+        **sides,
+    ) + all_reduce_s(
+        (state.experts / state.expert_shards) * reduce_bytes,
+        t.expert_replica.inside,
+        t.expert_replica.outside,
+        **sides,
     )
     none = s.sharding == Sharding.NONE
     whole = s.sharding >= Sharding.ZERO3
-    grads = np.where(none, reduce, np.where(whole, 0.0, scatter))
+    # from ZeRO-2 on, every micro-batch has scattered its own: equation (3)
+    grads = np.where(none, reduce, np.where(s.sharding >= Sharding.ZERO2, 0.0, scatter))
     grads = grads + np.where(s.sharding == Sharding.HSDP, copies, 0.0)
     params = np.where(none | whole, 0.0, gather)
     one = 1.0 / np.maximum(np.where(s.vpp > 1, s.vpp, 1), 1)
@@ -455,8 +464,9 @@ def _all_stages(work: Work, s: Strategies, total: Floats, slowest: Floats) -> Fl
     if s.stage_layers is not None:
         rank = np.arange(len(total)).reshape(-1, *(1,) * slowest.ndim)
         return np.asarray(np.where(rank < s.pp, total, 0.0).sum(axis=0))
-    inner = len(total) - 1 if len(total) > 3 else min(1, len(total) - 1)
-    per_layer = total[inner] / np.maximum(st.n_layers[inner], 1.0)
+    per_layer = total / np.maximum(st.n_layers, 1.0)
+    middle = np.where((st.has_embedding + st.has_head > 0) | (st.n_layers == 0), 0.0, per_layer)
+    per_layer = middle.max(axis=0)
     first, last = total[0], total[min(2, len(total) - 1)]
     held = st.n_layers[0] + st.n_layers[min(2, len(total) - 1)]
     between = np.maximum(work.model_layers - held, 0.0) * per_layer

@@ -127,6 +127,10 @@ class Traffic:
     """Ranks that share out dense weights under FSDP."""
     replica: Group
     """Copies of an HSDP group."""
+    expert_shard: Group
+    """Ranks that share out one expert's weights under FSDP."""
+    expert_replica: Group
+    """Copies of such a group under HSDP."""
     p2p_crosses: Floats
     """1.0 where some stage's next one is outside its NVLink domain."""
     tp_bytes: Floats
@@ -332,32 +336,41 @@ def _traffic(
     pp_inside_dp = s.order == Order.TP_CP_EP_PP_DP
     dp_stride = inner * np.where(pp_inside_dp, s.pp, 1)
     pp_stride = inner * np.where(pp_inside_dp, 1, s.dp)
-    expert_inner = s.etp * s.ep
-    edp_stride = expert_inner * np.where(pp_inside_dp, s.pp, 1)
-    dense_group = _group(cluster, s.tp, s.dp * s.cp)
-    spread = _group(cluster, dp_stride, s.dp)
-    dp_group = Group(
-        inside=np.where(pp_inside_dp & (s.cp == 1), spread.inside, dense_group.inside),
-        outside=np.where(pp_inside_dp & (s.cp == 1), spread.outside, dense_group.outside),
-    )
+    edp_stride = s.etp * s.ep * np.where(pp_inside_dp, s.pp, 1)
+    cp_group = _group(cluster, s.tp, s.cp)
+
+    def with_cp(size: Any) -> Group:
+        """``size`` data-parallel ranks with their context-parallel ones."""
+        together = _group(cluster, s.tp, size * s.cp)
+        apart = cp_group.inside * cluster.inside(dp_stride, size)
+        inside = np.where(pp_inside_dp, apart, together.inside)
+        return Group(inside=inside, outside=size * s.cp / inside)
+
     ring = (s.cp_comm == ContextParallel.P2P) | (s.cp_comm == ContextParallel.A2A_P2P)
     sharded = np.where(s.sharding == Sharding.NONE, 1, s.dp_shard)
+    values = w.value if model.attention == "mla" else w.kv
+    expert_shards = shards.expert_shards(s)
+    edp = np.maximum(s.edp, 1)
     return Traffic(
         tp=_group(cluster, 1, s.tp),
         etp=_group(cluster, 1, s.etp),
-        cp=_group(cluster, s.tp, s.cp),
+        cp=cp_group,
         ep=_group(cluster, s.etp, s.ep),
-        dp=dp_group,
-        edp=_group(cluster, edp_stride, np.maximum(s.edp, 1)),
-        shard=_group(cluster, s.tp, sharded * s.cp),
-        replica=_group(cluster, inner * sharded, np.maximum(s.dp // sharded, 1)),
+        dp=with_cp(s.dp),
+        edp=_group(cluster, edp_stride, edp),
+        shard=with_cp(sharded),
+        replica=_group(cluster, dp_stride * sharded, np.maximum(s.dp // sharded, 1)),
+        expert_shard=_group(cluster, edp_stride, expert_shards),
+        expert_replica=_group(
+            cluster, edp_stride * expert_shards, np.maximum(edp / expert_shards, 1.0)
+        ),
         p2p_crosses=np.asarray(
             (s.pp > 1) & (pp_stride * s.pp > cluster.nvlink_domain), dtype=np.float64
         ),
         tp_bytes=np.asarray(np.where(s.tp > 1, 2.0 * h * tokens, 0.0)),
         sequence_parallel=np.asarray(s.sequence_parallel, dtype=np.float64),
         etp_bytes=np.asarray(np.where(s.etp > 1, 2.0 * h * tokens / s.tp * model.top_k * s.etp, 0)),
-        cp_kv_bytes=np.asarray(np.where(s.cp > 1, 2.0 * 2.0 * w.kv * tokens, 0.0)),
+        cp_kv_bytes=np.asarray(np.where(s.cp > 1, 2.0 * (w.kv + values) * tokens, 0.0)),
         cp_qo_bytes=np.asarray(np.where(s.cp > 1, 2.0 * (w.query + w.value) * tokens, 0.0)),
         cp_ring=np.asarray(ring, dtype=np.float64),
         cp_all_gather=np.asarray(s.cp_comm == ContextParallel.ALL_GATHER, dtype=np.float64),
