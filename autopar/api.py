@@ -43,6 +43,7 @@ def search(
     fixed: Mapping[str, Any] | None = None,
     launcher: str = "megatron",
     constants: Constants | None = None,
+    calibration: str | Path | None = None,
     seed: int = 0,
     top: int | None = None,
     method: Method = "auto",
@@ -57,7 +58,8 @@ def search(
     """The Pareto frontier of memory against step time for one model on one cluster.
 
     Names stand for specs everywhere: ``search("70b", 512, gpu="h100")``.  ``fixed``
-    narrows axes of the space: ``fixed={"tp": "4,8", "sharding": "zero1"}``.
+    narrows axes of the space: ``fixed={"tp": "4,8", "sharding": "zero1"}``; ``calibration``
+    names a file from ``autopar calibrate``.
 
     ``method="explore"`` asks Optuna for ``trials`` strategies, at most ``timeout_s``
     seconds long, with any of its samplers by name or import path; ``storage`` (a URL or
@@ -94,7 +96,7 @@ def search(
         machine,
         workload,
         space_for(Problem.of(spec, machine, workload, launcher)),
-        constants or constants_for(machine, recipe),
+        constants or constants_for(machine, recipe, calibration),
         launcher=launcher,
         seed=seed,
         top=top,
@@ -134,6 +136,7 @@ def estimate(
     framework: Framework | str = "megatron-lm",
     launcher: str = "any",
     constants: Constants | None = None,
+    calibration: str | Path | None = None,
 ) -> Priced:
     """One strategy's step time and memory, each with its breakdown.
 
@@ -158,7 +161,8 @@ def estimate(
             f"the strategy uses {one.world_size} GPUs (dp {one.dp} x tp {one.tp} x pp {one.pp} "
             f"x cp {one.cp}), but there are {problem.cluster.n_gpus}"
         )
-    numbers = constants or constants_for(problem.cluster, problem.workload.framework)
+    recipe = problem.workload.framework
+    numbers = constants or constants_for(problem.cluster, recipe, calibration)
     return price_strategies(problem, [one], numbers)[0]
 
 

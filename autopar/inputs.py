@@ -5,7 +5,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from cost_models.calibration import load_constants
+from cost_models.calibration import SHIPPED, load_constants
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_cluster
 from cost_models.catalog.models import load_model
@@ -149,6 +149,8 @@ def as_space(
     return space
 
 
-def constants_for(cluster: Cluster, framework: Framework) -> Constants:
-    """The calibrated constants of this GPU and framework."""
-    return load_constants(cluster.gpu, framework)
+def constants_for(
+    cluster: Cluster, framework: Framework, calibration: str | Path | None = None
+) -> Constants:
+    """The constants of this GPU and framework, shipped or from a file of one's own."""
+    return load_constants(cluster.gpu, framework, Path(calibration or SHIPPED))

@@ -31,6 +31,16 @@ EMPTY_STAGE = "a pipeline stage is left without any layer"
 TIME_CONSTANTS = tuple(
     name for name in Constants.__dataclass_fields__ if name not in MEMORY_CONSTANTS
 )
+PREDICTED = (
+    "step_time_s",
+    "step_time_low_s",
+    "step_time_high_s",
+    "memory_bytes",
+    "memory_low_bytes",
+    "memory_high_bytes",
+    "fullest_rank_bytes",
+    "fit_probability",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,23 @@ class Predictions:
     """Reserved memory of the fullest rank: what runs out."""
     fit_probability: Floats
     notes: list[str]
+
+    def with_runs(self, places: Ints, others: "Predictions") -> "Predictions":
+        """The same with the runs at ``places`` as ``others`` has them, in its order."""
+
+        def put(name: str) -> Floats:
+            values = np.array(getattr(self, name))
+            values[places] = getattr(others, name)
+            return values
+
+        order = np.arange(len(self.notes))
+        order[places] = len(self.notes) + np.arange(len(places))
+        notes = [*self.notes, *others.notes]
+        return Predictions(
+            strategies=Strategies.concatenate([self.strategies, others.strategies]).take(order),
+            notes=[notes[i] for i in order],
+            **{name: put(name) for name in PREDICTED},
+        )
 
 
 def predict_runs(runs: Sequence[Run], calibration: Calibration) -> Predictions:

@@ -22,23 +22,18 @@ References
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from cost_models.batch import RunBatch, batch_memory
-from cost_models.calibration import (
-    Calibration,
-    Effect,
-    Prior,
-    Spread,
-    levels_of,
-)
+from cost_models.batch import RunBatch, batch_constants, batch_memory
+from cost_models.calibration import Calibration, Effect, Prior, Spread, levels_of
 from cost_models.constants import Constants
 from cost_models.fitting import CAUCHY, MEMORY_CONSTANTS, memory_priors, time_priors
+from cost_models.predictions import picked_candidates
 from cost_models.step import price
-from cost_models.units import Floats, Ints
+from cost_models.units import Floats
 
 LOCAL = 0.5
 """Spread of a site's own deviations, over that of the prior."""
@@ -47,6 +42,9 @@ MOST_STEPS = 12
 ENOUGH = 1e-4
 """Change of the log predictions at which the steps end."""
 SITE_KIND = "framework"
+PASSES = 2
+LEAST_SD = 0.02
+"""Nobody measures a step more exactly than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +119,12 @@ class _Model:
         }
 
     def scaled(self, x: Floats) -> dict[str, Floats]:
-        return {name: start + self._on @ (x * self._of[name]) for name, start in self._start.items()}
+        return {
+            name: start + self._on @ (x * self._of[name]) for name, start in self._start.items()
+        }
 
     def log_prediction(self, scaled: Mapping[str, Floats], base: Constants) -> Floats:
+        """Log of the step time, or of the reported memory."""
         values = {p.name: p.inverse(scaled[p.name]) for p in self._priors}
         c = replace(base, **values)
         if self._priors[0].name in MEMORY_CONSTANTS:
@@ -162,3 +163,79 @@ def _solve(
         if np.max(np.abs(at - before), initial=0.0) < ENOUGH:
             break
     return x, covariance
+
+
+def recalibrated(
+    calibration: Calibration,
+    batch: RunBatch,
+    *,
+    local: float = LOCAL,
+    provenance: Mapping[str, Any] | None = None,
+) -> Calibration:
+    """``calibration`` fitted to the runs of ``batch`` that were measured.
+
+    Open knobs take the cheapest setting that fits, under the old constants and then under
+    the new ones.
+    """
+    found = calibration
+    picked = picked_candidates(batch, found)
+    for _ in range(PASSES):
+        time = _fitted(calibration, picked, "time", local)
+        memory = _fitted(calibration, picked, "memory", local)
+        found = _joined(calibration, time, memory, provenance)
+        again = picked_candidates(batch, found)
+        if again.strategies.rows() == picked.strategies.rows():
+            break
+        picked = again
+    return found
+
+
+def _fitted(
+    calibration: Calibration, picked: RunBatch, quantity: Literal["time", "memory"], local: float
+) -> tuple[_Terms, bool]:
+    """Terms of one quantity after its measured runs; whether there were any."""
+    values = [
+        (run.step_time_s if quantity == "time" else run.memory_bytes) or np.nan
+        for run in picked.runs
+    ]
+    measured = np.log(values)[picked.owner]
+    priors = time_priors() if quantity == "time" else memory_priors()
+    kept = np.flatnonzero(np.isfinite(measured))
+    if not len(kept):
+        return _terms(calibration, priors, [], 0.0), False
+    part = picked.take(kept)
+    levels = [
+        levels_of(picked.runs[o].cluster.gpu, picked.runs[o].workload.framework)
+        for o in dict.fromkeys(part.owner)
+    ]
+    spread = calibration.time_spread if quantity == "time" else calibration.memory_spread
+    terms = _terms(calibration, priors, levels, local)
+    model = _Model(part, terms, priors)
+    base = batch_constants(part, calibration)
+    x, covariance = _solve(model, terms, base, measured[kept], max(spread.residual_sd, LEAST_SD))
+    return _Terms(effects=terms.effects, mean=x, covariance=covariance), True
+
+
+def _joined(
+    old: Calibration,
+    time: tuple[_Terms, bool],
+    memory: tuple[_Terms, bool],
+    provenance: Mapping[str, Any] | None,
+) -> Calibration:
+    parts = [memory[0], time[0]]
+    size = [len(part.effects) for part in parts]
+    covariance = np.zeros((sum(size), sum(size)))
+    covariance[: size[0], : size[0]] = parts[0].covariance
+    covariance[size[0] :, size[0] :] = parts[1].covariance
+
+    def known_site(spread: Spread, fitted: bool) -> Spread:
+        return replace(spread, source_sd=0.0, bias=0.0) if fitted else spread
+
+    return Calibration(
+        effects=parts[0].effects + parts[1].effects,
+        values=np.concatenate([part.mean for part in parts]),
+        covariance=covariance,
+        time_spread=known_site(old.time_spread, time[1]),
+        memory_spread=known_site(old.memory_spread, memory[1]),
+        provenance=provenance or old.provenance,
+    )

@@ -5,21 +5,25 @@ is wrong or contradicts another, *unknowable* where the source leaves out what m
 known.  A knob that a row leaves open takes the cheapest setting that fits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
-from cost_models.batch import run_batch
+from cost_models.batch import RunBatch, run_batch
 from cost_models.calibration import Calibration
 from cost_models.errors import SpecError
-from cost_models.metrics import judged, summary_of
+from cost_models.metrics import Bools, all_figures, judged, summary_of
 from cost_models.predictions import Predictions, predict_batch
-from cost_models.runs import COLUMNS, Run, UnreadableRunError, parse_run, read_table
+from cost_models.recalibration import recalibrated
+from cost_models.runs import COLUMNS, Run, UnreadableRunError, parse_run, read_table, slow_regime
 from cost_models.strategy import Recompute, Strategy
 from cost_models.units import Floats
+
+CALIBRATED_ON = "its measurement was used to calibrate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,17 +109,26 @@ def filled_knobs(run: Run, s: Strategy) -> dict[str, Any]:
     return values
 
 
-def row_documents(table: RunTable, predictions: Predictions) -> list[dict[str, Any]]:
-    """One document a row of the table, in its order; numbers to six significant digits."""
-    documents = []
+def row_documents(table: RunTable, predictions: Predictions, chosen: Bools) -> list[dict[str, Any]]:
+    """One document a row of the table, in its order; numbers to six significant digits.
+
+    Runs that were ``chosen`` to calibrate on are not reported.
+    """
+    documents: list[dict[str, Any]] = []
     index = 0
     for cells, row in zip(table.cells, table.rows, strict=True):
-        names = {"source": (cells.get("source") or ""), "row_id": (cells.get("row_id") or "")}
+        names: dict[str, Any] = {name: cells.get(name) or "" for name in ("source", "row_id")}
         if isinstance(row, Refusal):
             documents.append(names | {"status": "skipped", "reason": table.place(row)})
         else:
-            documents.append(names | _priced(row, predictions, index))
+            documents.append(
+                names | {"status": "skipped", "reason": CALIBRATED_ON}
+                if chosen[index]
+                else names | _priced(row, predictions, index)
+            )
             index += 1
+        if table.unknown_columns:
+            documents[-1]["extra"] = {name: cells.get(name, "") for name in table.unknown_columns}
     return documents
 
 
@@ -159,16 +172,18 @@ def validate_table(
     """
     runs = table.runs
     batch = run_batch(runs)
+    chosen = chosen_runs(runs, calibrate_on, seed)
     predictions = predict_batch(batch, calibration)
-    used = np.zeros(len(runs), dtype=bool)
-    rows = row_documents(table, predictions)
-    everything = judged(runs, predictions)
+    if calibrate_on:
+        predictions = adjusted(runs, batch, predictions, chosen, calibration)
+    rows = row_documents(table, predictions, chosen)
+    figures = summary_of(judged(runs, predictions).take(~chosen))
     counts = {
         "rows": len(rows),
         "ok": sum(row["status"] == "ok" for row in rows),
         "unreadable": sum(refusal.unreadable for refusal in table.refusals),
         "unknowable": sum(not refusal.unreadable for refusal in table.refusals),
-        "calibrated_on": int(used.sum()),
+        "calibrated_on": int(chosen.sum()),
     }
     return Validation(
         rows=rows,
@@ -177,6 +192,75 @@ def validate_table(
             "unknown_columns": table.unknown_columns,
             "calibrate_on": calibrate_on,
             "seed": seed,
-            "figures": summary_of(everything.take(~used)),
+            "calibration": dict(calibration.provenance),
+            "figures": figures,
         },
+    )
+
+
+def chosen_runs(runs: Sequence[Run], n: int, seed: int) -> Bools:
+    """``n`` runs of every source, drawn from those whose step time is known and healthy."""
+    chosen = np.zeros(len(runs), dtype=np.bool_)
+    slow = slow_regime(runs)
+    usable = [run.step_time_s is not None and not odd for run, odd in zip(runs, slow, strict=True)]
+    for source in dict.fromkeys(run.source for run in runs):
+        mine = [i for i, run in enumerate(runs) if run.source == source and usable[i]]
+        draw = np.random.default_rng([seed, crc32(source.encode())])
+        chosen[draw.permutation(mine)[:n].astype(np.int64)] = True
+    return chosen
+
+
+def adjusted(
+    runs: Sequence[Run],
+    batch: RunBatch,
+    predictions: Predictions,
+    chosen: Bools,
+    calibration: Calibration,
+) -> Predictions:
+    """``predictions`` with every source's runs by constants that its chosen runs adjusted."""
+    sources = np.array([run.source for run in runs])
+    for source in dict.fromkeys(sources[chosen]):
+        mine = sources == source
+        few = run_batch([run for run, on in zip(runs, chosen & mine, strict=True) if on])
+        own = recalibrated(calibration, few)
+        part = batch.take(np.flatnonzero(mine[batch.owner]))
+        predictions = predictions.with_runs(np.flatnonzero(mine), predict_batch(part, own))
+    return predictions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCalibration:
+    """A calibration fitted to a table's runs, and what it is worth.
+
+    Both figures are of runs that the constants behind them have not seen: the table is cut
+    in two, and each half is predicted by constants fitted to the other.
+    """
+
+    calibration: Calibration
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The figures for programs."""
+        return {"schema": "autopar/calibrate/1", "before": self.before, "after": self.after}
+
+
+def calibrate_table(
+    table: RunTable, start: Calibration, provenance: Mapping[str, Any], seed: int = 0
+) -> OwnCalibration:
+    """Fit ``start`` to all runs of ``table``."""
+    runs = table.runs
+    batch = run_batch(runs)
+    before = predict_batch(batch, start)
+    after = before
+    half = np.random.default_rng(seed).permutation(len(runs)) % 2 == 0
+    for part in (half, ~half):
+        if part.any() and not part.all():
+            fitted = recalibrated(start, batch.take(np.flatnonzero(part[batch.owner])))
+            other = batch.take(np.flatnonzero(~part[batch.owner]))
+            after = after.with_runs(np.flatnonzero(~part), predict_batch(other, fitted))
+    return OwnCalibration(
+        calibration=recalibrated(start, batch, provenance=provenance),
+        before=all_figures(judged(runs, before)),
+        after=all_figures(judged(runs, after)),
     )

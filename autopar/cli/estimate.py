@@ -47,7 +47,8 @@ def command(**options: Any) -> int:
             complain(f"{rule.name}: {why}")
         click.echo("hint: --force prices it all the same", err=True)
         return WRONG_INPUT
-    constants = constants_for(problem.cluster, problem.workload.framework)
+    framework = problem.workload.framework
+    constants = constants_for(problem.cluster, framework, options["calibration"])
     row = price_strategies(problem, [strategy], constants)[0]
     totals = job_memory_bytes(problem.model, problem.cluster, problem.workload, strategy, constants)
     path = options["json_path"]

@@ -9,6 +9,7 @@ from autopar.cli.examples import ExampleCommand
 from autopar.cli.options import axis_options, axis_texts, json_option, problem_options
 from autopar.cli.problem import problem_of, space_words
 from autopar.explanation import explain_strategy
+from autopar.inputs import constants_for
 from autopar.report.documents import search_document
 from autopar.report.explain_view import explanation_document, print_explanation, pruned_table
 from autopar.report.files import STDOUT, check_writable, write_text
@@ -55,7 +56,12 @@ def command(**options: Any) -> int:
 def _one_strategy(options: dict[str, Any]) -> None:
     problem, strategy = problem_of(options, launcher=options["launcher"] or "megatron")
     with Bar("searching") as progress:
-        found = explain_strategy(problem, strategy, space=options["space"], progress=progress)
+        constants = constants_for(
+            problem.cluster, problem.workload.framework, options["calibration"]
+        )
+        found = explain_strategy(
+            problem, strategy, space=options["space"], constants=constants, progress=progress
+        )
     path = options["json_path"]
     if path is not None:
         write_text("--json", path, json_text(explanation_document(found)))

@@ -21,6 +21,7 @@ COMMANDS = {
     "estimate": "One strategy, with its full breakdown of time and memory",
     "explain": "Why a strategy is illegal, does not fit, or is slower",
     "validate": "How far predictions are from measured runs",
+    "calibrate": "Fit the constants to measured runs of your own",
     "models": "The models that are known by name",
     "gpus": "The GPUs that are known by name, and where each number is from",
 }

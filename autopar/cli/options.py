@@ -43,6 +43,11 @@ _SWITCHES = frozenset(name for name, text in AXIS_HELP.items() if text.endswith(
 _PROBLEM_HEAD = "What is trained, on what"
 _AXES_HEAD = "Axes (one value; to search also several: 4,8 or a range: 1-16)"
 
+_CALIBRATION: Mapping[str, Any] = {
+    "metavar": "PATH",
+    "help": "Constants from `autopar calibrate` instead of the shipped ones.",
+}
+
 _PROBLEM: Mapping[str, dict[str, Any]] = {
     "--model": {
         "metavar": "NAME|PATH",
@@ -89,6 +94,7 @@ _PROBLEM: Mapping[str, dict[str, Any]] = {
         "metavar": "GIB",
         "help": "Memory of each GPU to leave alone.",
     },
+    "--calibration": dict(_CALIBRATION),
 }
 
 
@@ -134,11 +140,7 @@ def csv_option(command: F) -> F:
 
 def calibration_option(command: F) -> F:
     """Whose constants to use."""
-    return click.option(
-        "--calibration",
-        metavar="PATH",
-        help="Constants from `autopar calibrate` instead of the shipped ones.",
-    )(command)
+    return click.option("--calibration", **_CALIBRATION)(command)
 
 
 def axis_texts(values: Mapping[str, Any]) -> dict[str, str]:

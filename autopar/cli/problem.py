@@ -19,7 +19,7 @@ from search.rules import Problem, launcher_called
 
 _MACHINE = ("gpu", "cluster")
 _WORKLOAD = ("seq_len", "global_batch", "tokens_per_batch", "optimizer", "framework")
-_OWN = ("gpus", *_MACHINE, *_WORKLOAD, "launcher", "precision", "reserve_gib")
+_OWN = ("gpus", *_MACHINE, *_WORKLOAD, "launcher", "precision", "reserve_gib", "calibration")
 
 
 def space_words(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def search_words(options: Mapping[str, Any]) -> dict[str, Any]:
     _say_the_batch_once(options)
     return {
         "fixed": axis_texts(options),
-        **_said(options, (*_WORKLOAD, "launcher", "precision")),
+        **_said(options, (*_WORKLOAD, "launcher", "precision", "calibration")),
     }
 
 

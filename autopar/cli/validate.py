@@ -54,7 +54,7 @@ def command(**options: Any) -> int:
     check_writable("--json", json_path)
     calibration = load_calibration(Path(options["calibration"] or SHIPPED))
     table = read_run_table(path)
-    _name_refusals(table)
+    name_refusals(table)
     if not table.runs:
         return complain(f"{path}: no row can be priced", code=WRONG_INPUT)
     found = validate_table(
@@ -70,7 +70,7 @@ def command(**options: Any) -> int:
     return SOME_UNREADABLE if any(refusal.unreadable for refusal in table.refusals) else 0
 
 
-def _name_refusals(table: RunTable) -> None:
+def name_refusals(table: RunTable) -> None:
     """Each row that is not priced, and each column that nobody reads."""
     if table.unknown_columns:
         narrate(f"{table.path}:1: columns kept but not read: {', '.join(table.unknown_columns)}")

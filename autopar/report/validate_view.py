@@ -89,6 +89,11 @@ def _share(
     return f"{100 * value:+.1f}%" if sign else percent(value)
 
 
+def calibration_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+    """Figures of left-out runs under the old constants and under those of one's own."""
+    return figures_table("constants", {"before": before, "after, on runs left out": after})
+
+
 def reliability_table(figures: Mapping[str, Any]) -> Table:
     """What became of layouts by their predicted probability to fit."""
     columns = (
