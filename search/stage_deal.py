@@ -1,13 +1,19 @@
-"""Layers that are all alike, dealt to pipeline ranks: exact without a solver.
+"""Layers dealt to pipeline ranks exactly, without a solver, where that can be done.
 
-With f_r what rank r takes beside its layers and a one layer's time, the slowest rank is
-fastest where every layer in turn goes to the rank that is done with it first, of those
-that have room: any other way gives some rank a layer that ends later.  That time t leaves
-rank r at most (t - f_r) / a layers; dealt once more within these limits, each to the rank
-that holds least with it, they leave the fullest rank as empty as t allows.
+*All layers alike.*  With f_r what rank r takes beside its layers and a one layer's time,
+the slowest rank is fastest where every layer in turn goes to the rank that is done with it
+first, of those that have room: any other way gives some rank a layer that ends later.  That
+time t leaves rank r at most (t - f_r) / a layers; dealt once more within these limits, each
+to the rank that holds least with it, they leave the fullest rank as empty as t allows.
+
+*One chunk on each rank.*  Under limits on time and memory a chunk that begins at a layer
+ends no further than some other.  Taking the furthest end each time reaches the model's end
+if anything does; a bisection on the limit finds the least.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from heapq import heapify, heappop, heapreplace
 
 import numpy as np
@@ -17,6 +23,8 @@ from search.stage_problem import Answer, Proof, StagePlan, StageProblem
 
 EPSILON = 1e-9
 """Share of a layer that is rounding."""
+BISECTIONS = 52
+"""As many as a float has digits."""
 
 
 def layers_alike(problem: StageProblem) -> bool:
@@ -50,6 +58,93 @@ def deal_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> Sta
     layers = ranks.spread(fastest if leanest is None else leanest)
     answer = Answer(tuple(layers.tolist()), (0,) * problem.n_chunks)
     return StagePlan.of(problem, Proof.OPTIMAL, answer, slowest_s)
+
+
+def relaxed(problem: StageProblem) -> StagePlan:
+    """The plan for the layers of the commonest kind alone, dealt to ranks at will.
+
+    All layers in their order take no less: its ``slowest_s`` is a lower bound, and where
+    nothing fits here nothing does.
+    """
+    names = ("layer_s", "layer_bytes", "activation_bytes", "recomputed_bytes", "recompute_s")
+    table = np.stack([problem.row(name) for name in names])
+    kinds, counts = np.unique(table, axis=1, return_counts=True)
+    common = kinds[:, int(np.argmax(counts))].tolist()
+    values = dict(zip(names, common, strict=True))
+    fewer = replace(problem, n_layers=int(counts.max()), min_layers=0, **values)
+    return deal_alike(fewer)
+
+
+def deal_in_order(problem: StageProblem) -> StagePlan:
+    """The fastest layout with one chunk on each rank, and of those the leanest.
+
+    >>> plan = deal_in_order(StageProblem(n_layers=5, pp=2, layer_s=[1, 1, 1, 2, 3],
+    ...                                   capacity_bytes=1.0))
+    >>> plan.stage_layers, plan.slowest_s
+    ((4, 1), 5.0)
+    """
+    line = _Line(problem)
+    capacity = problem.row("capacity_bytes")
+    most_s = float(problem.row("chunk_s").max() + problem.row("layer_s").sum())
+    if line.ends(most_s, capacity) is None:
+        return StagePlan(proof=Proof.INFEASIBLE)
+    slowest_s = _least(lambda limit: line.ends(limit, capacity) is not None, most_s)
+    full = float(capacity.max())
+    fullest = _least(
+        lambda limit: line.ends(slowest_s, np.minimum(capacity, limit)) is not None, full
+    )
+    ends = line.ends(slowest_s, np.minimum(capacity, fullest))
+    if ends is None:
+        raise RuntimeError("a layout that was there is gone")
+    answer = Answer(tuple(np.diff([0, *ends]).tolist()), (0,) * problem.n_chunks)
+    return StagePlan.of(problem, Proof.OPTIMAL, answer, slowest_s)
+
+
+def _least(holds: Callable[[float], bool], high: float) -> float:
+    """The least value up to ``high`` where ``holds`` does, to the last digits."""
+    low = 0.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2.0
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+class _Line:
+    """Chunks in model order, one on each rank."""
+
+    def __init__(self, problem: StageProblem) -> None:
+        self._problem = problem
+        self._seconds: list[float] = _before(problem.row("layer_s")).tolist()
+        state, kept = (_before(problem.row(n)) for n in ("layer_bytes", "activation_bytes"))
+        self._held: list[list[float]] = [
+            (state + flying * kept).tolist() for flying in problem.row("in_flight").tolist()
+        ]
+        self._fixed_s: list[float] = problem.row("chunk_s").tolist()
+        self._fixed_bytes: list[float] = problem.row("chunk_bytes").tolist()
+
+    def ends(self, limit_s: float, capacity_bytes: Floats) -> list[int] | None:
+        """Ends of all chunks within the limits; None where there are none."""
+        p, seconds = self._problem, self._seconds
+        room: list[float] = capacity_bytes.tolist()
+        ends, begin = [], 0
+        for k, held in enumerate(self._held):
+            end = min(
+                bisect_right(seconds, limit_s - self._fixed_s[k] + seconds[begin]),
+                bisect_right(held, room[k] - self._fixed_bytes[k] + held[begin]),
+                p.n_layers + 1 - p.min_layers * (p.n_chunks - 1 - k),
+            )
+            if end - 1 - begin < p.min_layers:
+                return None
+            begin = end - 1
+            ends.append(begin)
+        return ends if begin == p.n_layers else None
+
+
+def _before(table: Floats) -> Floats:
+    return np.concatenate([[0.0], np.cumsum(table)])
 
 
 class _Ranks:
