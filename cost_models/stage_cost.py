@@ -74,7 +74,7 @@ PROBES = (
 )
 
 
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
     """Coefficients of (1), or of one half of (2), each of shape (n,)."""
 
     constant: Floats
@@ -87,6 +87,31 @@ class _Terms(NamedTuple):
     head: Floats
 
 
+class StageTerms(NamedTuple):
+    """What many strategies' ranks take and hold, equations (1) and (2)."""
+
+    seconds: Terms
+    state: Terms
+    """Bytes whatever is in flight."""
+    kept: Terms
+    """Bytes for each micro-batch in flight."""
+
+
+def stage_terms(
+    model: ModelSpec,
+    cluster: Cluster,
+    workload: Workload,
+    strategies: Strategies,
+    constants: Constants,
+) -> StageTerms:
+    """The coefficients of flat ``strategies``; their ``stage_layers`` do not matter."""
+    s = Strategies(**strategies.flat().columns)
+    held = list(starmap(_held, ((model, s, probe) for probe in PROBES)))
+    seconds = _terms(model, s, _seconds(model, cluster, workload, s, constants, held))
+    fixed, moving = _bytes(model, workload, s, constants, held)
+    return StageTerms(seconds, _terms(model, s, fixed), _terms(model, s, moving))
+
+
 def stage_costs(
     model: ModelSpec,
     cluster: Cluster,
@@ -96,12 +121,9 @@ def stage_costs(
 ) -> list[StageCost]:
     """One cost for each of the flat ``strategies``; their ``stage_layers`` do not matter."""
     s = Strategies(**strategies.flat().columns)
-    held = list(starmap(_held, ((model, s, probe) for probe in PROBES)))
-    seconds = _terms(model, s, _seconds(model, cluster, workload, s, constants, held))
-    fixed, moving = _bytes(model, workload, s, constants, held)
-    state, kept = _terms(model, s, fixed), _terms(model, s, moving)
+    terms = stage_terms(model, cluster, workload, s, constants)
     return [
-        _cost(model, workload, s, i, *(_Terms(*(v[i] for v in t)) for t in (seconds, state, kept)))
+        _cost(model, workload, s, i, *(Terms(*(v[i] for v in t)) for t in terms))
         for i in range(len(s))
     ]
 
@@ -188,13 +210,13 @@ def _bytes(
     return _stack(fixed, s), _stack(moving, s)
 
 
-def _terms(model: ModelSpec, s: Strategies, probed: Floats) -> _Terms:
+def _terms(model: ModelSpec, s: Strategies, probed: Floats) -> Terms:
     """Differences between the probes."""
     base, layer, moe, windowed, embedding, head = probed
     slopes = layer - base, moe - layer, windowed - layer
     average = model.n_layers, len(model.moe_layers), len(model.sliding_window_layers)
     held = sum(n / s.pp * slope for n, slope in zip(average, slopes, strict=True))
-    return _Terms(np.asarray(base - held), *slopes, embedding - base, head - base)
+    return Terms(np.asarray(base - held), *slopes, embedding - base, head - base)
 
 
 def _cost(
@@ -202,9 +224,9 @@ def _cost(
     workload: Workload,
     s: Strategies,
     i: int,
-    seconds: _Terms,
-    state: _Terms,
-    kept: _Terms,
+    seconds: Terms,
+    state: Terms,
+    kept: Terms,
 ) -> StageCost:
     pp, vpp = int(s.pp[i]), int(s.vpp[i])
     folded = bool(s.schedule[i] == Schedule.ZB_V) and vpp % 2 == 0
@@ -213,7 +235,7 @@ def _cost(
     flying = in_flight(s.schedule[i], m, pp, vpp, np.arange(pp))[rank]
     first = np.arange(pp * vpp) < pp
 
-    def chunks(terms: _Terms, shared: Floats) -> Floats:
+    def chunks(terms: Terms, shared: Floats) -> Floats:
         value = shared * terms.constant
         value[0] += terms.embedding
         value[-1] += terms.head
@@ -246,7 +268,7 @@ def _ranks(pp: int, vpp: int, folded: bool) -> Iterator[int]:
         yield from there
 
 
-def _layers(model: ModelSpec, terms: _Terms) -> Floats:
+def _layers(model: ModelSpec, terms: Terms) -> Floats:
     """One value per layer."""
     value = np.full(model.n_layers, float(terms.layer))
     value[list(model.moe_layers)] += terms.moe

@@ -16,9 +16,10 @@ import numpy as np
 
 from cost_models.constants import Constants
 from cost_models.stage_cost import StageCost, stage_costs
+from cost_models.step import step_cost
 from cost_models.strategy import Recompute, Strategies, Strategy
 from cost_models.units import Floats
-from search.result import Priced, pareto_mask
+from search.result import Priced, pareto_mask, priced_rows
 from search.rules import Problem, broken_rules
 from search.space import Space
 from search.stage_deal import deal_alike, deal_in_order, relaxed
@@ -99,18 +100,19 @@ def refine(
     rows = list(frontier)
     if problem.launcher.name not in TOLD or not problem.uneven_stages or not rows:
         return Refined(rows, report)
+    candidates = relatives(problem, space, layouts, rows)
+    if not len(candidates):
+        return Refined(rows, report)
     steps = _Steps(rows)
-    chosen = _promising(problem, relatives(problem, space, layouts, rows), constants, steps)
+    chosen = _promising(problem, candidates, constants, steps)
     report.candidates = len(chosen.strategies)
     some_layers = some_layers and problem.launcher.some_layers
     dealer = _Dealer(problem, constants, seed, report, some_layers)
     found = list(dict.fromkeys(dealer.deal(chosen, steps)))
-    from search.plan import price_strategies  # which calls this module
-
     usable, known = problem.cluster.usable_memory_bytes, _Steps(rows)
     better = [
         row
-        for row in price_strategies(problem, found, constants)
+        for row in _priced(problem, found, constants)
         if row.memory_bytes <= usable
         and row.step_time_s < (1 - NOTICED) * known.best_s(row.memory_bytes)
         and not broken_rules(problem, row.strategy)
@@ -121,6 +123,14 @@ def refine(
     kept.sort(key=lambda row: (row.step_time_s, row.memory_bytes))
     report.entered = int(mask[len(rows) :].sum())
     return Refined(kept, report)
+
+
+def _priced(problem: Problem, strategies: list[Strategy], constants: Constants) -> list[Priced]:
+    if not strategies:
+        return []
+    columns = Strategies.of(strategies)
+    cost = step_cost(problem.model, problem.cluster, problem.workload, columns, constants)
+    return priced_rows(cost, strategies)
 
 
 class _Steps:
