@@ -15,11 +15,12 @@ from cost_models.step import step_cost
 from cost_models.strategy import Strategies, Strategy
 from cost_models.workload import Workload
 from search.axes import AXES
-from search.census import take_census
+from search.census import Census, take_census
 from search.empty import why_empty
 from search.enumerate import Progress, Swept, sweep
 from search.explain import SpaceFor
 from search.explore_options import Explore
+from search.refine import refine
 from search.result import Priced, SearchResult, pareto_mask, priced_rows
 from search.rules import Problem, rules_for
 from search.space import Space
@@ -102,6 +103,10 @@ class How:
     threads: int = 2
     verify_cut: int = 0
     """Strategies of every block that bounds cut, to be priced after all as a check."""
+    refine: bool = True
+    """Deal layers to pipeline stages by what they cost, where that may help."""
+    some_layers: bool = True
+    """and recompute as few layers of a rank as memory asks for."""
 
 
 def search_strategies(
@@ -125,8 +130,24 @@ def search_strategies(
     where nothing fits.
     """
     problem = Problem.of(model, cluster, workload, launcher)
-    found = _found(problem, space, constants, seed, how or How(), progress)
+    how = how or How()
+    census = take_census(problem, space)
+    found = _found(problem, space, census, constants, seed, how, progress)
     frontier = frontier_of(problem, found.candidates, constants)
+    certificate = found.certificate
+    if how.refine and frontier:
+        refined = refine(
+            problem,
+            space,
+            census.layouts,
+            frontier,
+            constants,
+            some_layers=how.some_layers,
+            seed=seed,
+        )
+        frontier = refined.frontier
+        detail = "; ".join(text for text in (certificate.detail, refined.report.sentence) if text)
+        certificate = replace(certificate, detail=detail)
     explanation = None
     if not frontier:
         rules = rules_for(launcher)
@@ -137,7 +158,7 @@ def search_strategies(
         workload=workload,
         frontier=frontier[:top],
         counts=found.counts,
-        certificate=found.certificate,
+        certificate=certificate,
         seed=seed,
         launcher=launcher,
         versions=versions(),
@@ -148,12 +169,12 @@ def search_strategies(
 def _found(
     problem: Problem,
     space: Space,
+    census: Census,
     constants: Constants,
     seed: int,
     how: How,
     progress: Progress | None,
 ) -> Swept:
-    census = take_census(problem, space)
     if how.method == "explore" or (how.method == "auto" and census.cells > SWEEPABLE):
         from search.explore import explore  # brings Optuna, which few searches need
 
