@@ -53,6 +53,7 @@ def search(
     storage: str | None = None,
     study: str | None = None,
     verify_cut: int = 0,
+    refine: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> SearchResult:
     """The Pareto frontier of memory against step time for one model on one cluster.
@@ -64,7 +65,8 @@ def search(
     ``method="explore"`` asks Optuna for ``trials`` strategies, at most ``timeout_s``
     seconds long, with any of its samplers by name or import path; ``storage`` (a URL or
     the path of a journal file) and ``study`` keep the trials, and continue them.
-    ``verify_cut`` prices a sample of what the sweep's bounds cut.
+    ``verify_cut`` prices a sample of what the sweep's bounds cut.  ``refine`` deals layers
+    to pipeline stages by what they cost, instead of as evenly as they divide.
 
     Raises
     ------
@@ -100,7 +102,13 @@ def search(
         launcher=launcher,
         seed=seed,
         top=top,
-        how=How(method=method, explore=options, verify_cut=verify_cut),
+        how=How(
+            method=method,
+            explore=options,
+            verify_cut=verify_cut,
+            refine=refine,
+            some_layers=not {"recompute_layers", "recompute-layers"} & set(fixed or ()),
+        ),
         space_for=space_for,
         progress=progress,
     )
