@@ -53,6 +53,14 @@ _HOW: Mapping[str, dict[str, Any]] = {
 
 def how_options(command: F) -> F:
     """How to search, where the default does not do."""
+    command = click.option(
+        "--refine/--no-refine",
+        cls=HeadedOption,
+        head=_HEAD,
+        default=True,
+        show_default=True,
+        help="Deal layers to pipeline stages by what they cost.",
+    )(command)
     for name in reversed(list(_HOW)):
         command = click.option(name, cls=HeadedOption, head=_HEAD, **_HOW[name])(command)
     return command
@@ -67,4 +75,4 @@ def how_words(options: Mapping[str, Any]) -> dict[str, Any]:
     said["method"] = options["method"] or ("explore" if exploring else "auto")
     if "timeout" in said:
         said["timeout_s"] = said.pop("timeout")
-    return {"seed": options["seed"], **said}
+    return {"seed": options["seed"], "refine": options["refine"], **said}
