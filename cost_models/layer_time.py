@@ -351,7 +351,7 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         ep_backward=zero,
         hidden=2.0 * tp_hidden,
     )
-    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp)
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden)
 
     head = work.head
     head_f = kernels.sixteen_bit(head.m, head.n, head.k)
@@ -417,6 +417,7 @@ def _moe_block(
     wires: Links,
     norm: Floats,
     tp: Floats,
+    tp_hidden: Floats,
 ) -> tuple[BlockTime, Floats]:
     """Router, dispatch, experts, combine and shared experts; and the non-linearity alone."""
     layer, t = work.layer, work.traffic
@@ -432,7 +433,7 @@ def _moe_block(
     exchange = 2.0 * c.moe_imbalance * swap
     gathered = 2.0 * group_gather_s(t.etp_bytes, t.etp, wires)
     shared = layer.shared_gemms[0]
-    tp = np.where(shared.n > 0, tp, 0.0)
+    tp, tp_hidden = (np.where(shared.n > 0, seconds, 0.0) for seconds in (tp, tp_hidden))
     hideable = np.where(s.overlap_ep, c.ep_hidden, 0.0)
     cover = hideable * (forward + moved)
     exposed = np.maximum(exchange - cover, 0.0)
@@ -451,6 +452,6 @@ def _moe_block(
         cp_backward=np.zeros(()),
         ep_forward=exposed,
         ep_backward=exposed,
-        hidden=2.0 * (exchange - exposed),
+        hidden=2.0 * (exchange - exposed + tp_hidden),
     )
     return block, act
