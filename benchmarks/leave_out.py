@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.measured import Bools, Measured, Predicted, fit_all, load_measured, predict
 from cost_models.fitting import Fit, calibration_of
 
-WARM_NFEV = 15
+WARM_STEPS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def _one(fold: Fold, start: tuple[Fit, Fit]) -> Predicted:
     measured = load_measured()
     trained = ~fold.left_out
     assert not np.any(trained & fold.left_out)
-    memory, time = fit_all(measured, trained, start=start, max_nfev=WARM_NFEV)
+    memory, time = fit_all(measured, trained, start=start, max_steps=WARM_STEPS)
     everything = predict(measured, calibration_of(memory, time))
     return Predicted(
         step_time_s=everything.step_time_s[fold.left_out],

@@ -62,14 +62,14 @@ def fit_all(
     trained: Bools,
     *,
     start: tuple[Fit, Fit] | None = None,
-    max_nfev: int = 25,
+    max_steps: int = 25,
 ) -> tuple[Fit, Fit]:
     """(memory, time) fitted to the healthy runs that ``trained`` marks."""
     used = trained & measured.healthy
     memory_start, time_start = start if start else (None, None)
     memory = fit_memory(measured.batch, used, Constants(), start=memory_start)
     base = batch_constants(measured.batch, calibration_of(memory))
-    time = fit_step_time(measured.batch, used, base, start=time_start, max_nfev=max_nfev)
+    time = fit_step_time(measured.batch, used, base, start=time_start, max_steps=max_steps)
     return memory, time
 
 

@@ -70,8 +70,8 @@ def _attention(
     up_projected = 2.0 * (w.query + w.kv + w.value)
     if model.attention == "mla":
         # the down-projections are not cut by tensor-parallel, but their tokens are
-        latent = 2.0 * (model.q_lora_rank + model.kv_lora_rank + model.qk_rope_head_dim)
-        latent = latent + gemm * (model.q_lora_rank + model.kv_lora_rank)
+        compressed = model.q_lora_rank + model.kv_lora_rank
+        latent = 2.0 * (compressed + model.qk_rope_head_dim) + gemm * compressed
         keep = 1.0 - _recomputes(strategies, Recompute.MLA_UP_PROJ)
         qkv = latent / w.sequence_parts + up_projected * keep
     else:
@@ -126,7 +126,8 @@ def layer_activations(
         rows = tokens_fraction * model.top_k * strategies.etp
         before, after = _mlp(model, framework, rows * w.moe_ffn, strategies)
         dispatched = gemm_input_bytes(strategies) * rows * h
-        combined = 2.0 * rows * h / strategies.etp
+        weighed_late = 2.0 if framework.moe_output_saved else 0.0
+        combined = weighed_late * rows * h / strategies.etp
         router = 4.0 * model.n_experts * tokens_fraction
         shared_before, shared_after = _mlp(model, framework, w.shared_ffn, strategies)
         experts = dispatched + before + after * (1.0 - recompute_act) + combined

@@ -37,6 +37,8 @@ class Constants:
     """How often unfused scores are read and written, over the minimum."""
     memory_passes: Constant = 1.0
     """How often a layer's tensors are read and written, over the fused minimum."""
+    moe_memory_passes: Constant = 1.2
+    """The same for a mixture of experts: permutation, router, non-linearity of the experts."""
     backward_memory_ratio: Constant = 2.0
     loss_passes: Constant = 6.0
     """Passes over the fp32 logits of a micro-batch, both ways."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.linalg import cho_factor, cho_solve
 
 from cost_models.batch import RunBatch, batch_cost, batch_memory, cheapest
 from cost_models.calibration import Calibration, Effect, Prior, Spread, levels_of, load_priors
@@ -41,6 +41,10 @@ STAGES = (0.3, 0.12, 0.06, 0.05)
 """Sigma of each stage: log step time."""
 MEMORY_STAGES = (0.3, 0.1, 0.06)
 STEP = 1e-3
+TOLERANCE = 3e-4
+"""Relative gain below which a stage stops."""
+SHORTEST = 1e-3
+"""Share of a step below which none is taken."""
 NO_SPREAD = Spread(residual_sd=0.0, source_sd=0.0)
 MEMORY_CONSTANTS = (
     "framework_bytes",
@@ -132,14 +136,6 @@ class Rows:
         return u
 
 
-def _cauchy(r: Floats) -> tuple[Floats, Floats]:
-    """The residual whose square is rho, and its slope."""
-    bent = CAUCHY * np.sqrt(np.log1p((r / CAUCHY) ** 2))
-    small = bent < 1e-9
-    slope = np.abs(r) / np.where(small, 1.0, bent) / (1.0 + (r / CAUCHY) ** 2)
-    return np.asarray(np.sign(r) * bent), np.where(small, 1.0, slope)
-
-
 def source_weights(sources: Sequence[str]) -> Floats:
     """Weights of mean square 1 under which a source counts as the root of its size."""
     size = Counter(sources)
@@ -147,45 +143,74 @@ def source_weights(sources: Sequence[str]) -> Floats:
     return np.asarray(weight / np.sqrt(np.mean(weight**2)))
 
 
-def _solve(
-    design: Design,
-    rows: Rows,
-    log_prediction: "LogPrediction",
-    measured: Floats,
-    weight: Floats,
-    x: Floats,
-    sigma: float,
-    max_nfev: int,
-) -> tuple[Floats, Floats]:
-    """Minimise (1); returns x and the Gauss-Newton normal matrix there."""
-    n_effects = len(design.effects)
-    masks = [rows.mask(effect) for effect in design.effects]
+class _Objective:
+    """Equation (1) for one set of rows, with its gradient by re-weighted least squares."""
 
-    def residuals(x: Floats) -> Floats:
-        t = log_prediction(rows.scaled(x)) + rows.source_factor(x)
-        bent, _ = _cauchy((t - measured) / sigma)
-        return np.concatenate([weight * bent, x / design.sd])
+    def __init__(
+        self,
+        rows: Rows,
+        log_prediction: "LogPrediction",
+        measured: Floats,
+        weight: Floats,
+        sigma: float,
+    ) -> None:
+        self._rows, self._predict = rows, log_prediction
+        self._measured, self._weight, self._sigma = measured, weight, sigma
+        self._masks = [rows.mask(effect) for effect in rows.design.effects]
 
-    def jacobian(x: Floats) -> Floats:
-        scaled = rows.scaled(x)
-        t = log_prediction(scaled)
-        _, slope = _cauchy((t + rows.source_factor(x) - measured) / sigma)
+    def residual(self, x: Floats) -> Floats:
+        """(t + u - y) / sigma of every row."""
+        t = self._predict(self._rows.scaled(x)) + self._rows.source_factor(x)
+        return np.asarray((t - self._measured) / self._sigma)
+
+    def value(self, x: Floats, r: Floats) -> float:
+        """The sum (1), given the residual at x."""
+        loss = CAUCHY**2 * np.log1p((r / CAUCHY) ** 2)
+        return float(np.sum(self._weight**2 * loss) + np.sum((x / self._rows.design.sd) ** 2))
+
+    def _slopes(self, x: Floats) -> Floats:
+        """Derivative of the residual by x; one perturbed pricing for each constant."""
+        scaled = self._rows.scaled(x)
+        t = self._predict(scaled)
         by_constant = {}
-        for prior in design.priors:
+        for prior in self._rows.design.priors:
             moved = scaled | {prior.name: scaled[prior.name] + STEP}
-            by_constant[prior.name] = (log_prediction(moved) - t) / STEP
-        matrix = np.zeros((len(t) + len(x), len(x)))
-        for j, effect in enumerate(design.effects):
-            matrix[: len(t), j] = by_constant[effect.constant] * masks[j]
-        for j, mask in enumerate(rows.source_masks):
-            matrix[: len(t), n_effects + j] = mask
-        matrix[: len(t)] *= (weight * slope / sigma)[:, None]
-        matrix[len(t) :] = np.diag(1.0 / design.sd)
-        return matrix
+            by_constant[prior.name] = (self._predict(moved) - t) / STEP
+        effects = self._rows.design.effects
+        columns = [by_constant[e.constant] * m for e, m in zip(effects, self._masks, strict=True)]
+        return np.stack([*columns, *self._rows.source_masks], axis=1) / self._sigma
 
-    found = least_squares(residuals, x, jac=jacobian, x_scale="jac", max_nfev=max_nfev)
-    last = np.asarray(found.jac, dtype=np.float64)
-    return np.asarray(found.x, dtype=np.float64), last.T @ last
+    def step(self, x: Floats, r: Floats) -> tuple[Floats, Floats]:
+        """(Gauss-Newton step, normal matrix) at x."""
+        slopes = self._slopes(x)
+        pull = self._weight**2 / (1.0 + (r / CAUCHY) ** 2)
+        weighted = slopes * pull[:, None]
+        normal = np.asarray(weighted.T @ slopes + np.diag(self._rows.design.sd**-2.0))
+        gradient = weighted.T @ r + x / self._rows.design.sd**2
+        return np.asarray(-cho_solve(cho_factor(normal), gradient)), normal
+
+
+def _solve(objective: _Objective, x: Floats, max_steps: int) -> tuple[Floats, Floats]:
+    """Minimise (1) [1]; returns x and the normal matrix of the last step."""
+    r = objective.residual(x)
+    value = objective.value(x, r)
+    normal = np.diag(np.ones_like(x))
+    for _ in range(max_steps):
+        direction, normal = objective.step(x, r)
+        length = 1.0
+        while length > SHORTEST:
+            trial = x + length * direction
+            r_trial = objective.residual(trial)
+            better = objective.value(trial, r_trial)
+            if better < value:
+                break
+            length /= 2.0
+        else:
+            break
+        gained, x, r, value = value - better, trial, r_trial, better
+        if gained < TOLERANCE * value:
+            break
+    return x, normal
 
 
 class LogPrediction:
@@ -239,7 +264,7 @@ def _fit(
     stages: Sequence[float],
     predict: type[LogStepTime] | type[LogMemory],
     start: Fit | None,
-    max_nfev: int,
+    max_steps: int,
 ) -> Fit:
     design = Design(batch, priors, trained)
     x = np.zeros(len(design.sd))
@@ -258,9 +283,8 @@ def _fit(
         rows = design.rows(part)
         weight = source_weights([batch.runs[o].source for o in part.owner])
         target = measured[part.owner]
-        x, normal = _solve(
-            design, rows, predict(rows, base, part), target, weight, x, sigma, max_nfev
-        )
+        objective = _Objective(rows, predict(rows, base, part), target, weight, sigma)
+        x, normal = _solve(objective, x, max_steps)
     n = len(design.effects)
     return Fit(
         effects=tuple(design.effects),
@@ -310,7 +334,7 @@ def fit_step_time(
     base: Constants,
     *,
     start: Fit | None = None,
-    max_nfev: int = 25,
+    max_steps: int = 25,
 ) -> Fit:
     """Fit the constants of the step time to the runs that ``trained`` marks.
 
@@ -320,7 +344,7 @@ def fit_step_time(
     measured = np.log([run.step_time_s or np.nan for run in batch.runs])
     has = trained & np.isfinite(measured)
     stages = STAGES if start is None else STAGES[-1:]
-    return _fit(batch, has, time_priors(), measured, base, stages, LogStepTime, start, max_nfev)
+    return _fit(batch, has, time_priors(), measured, base, stages, LogStepTime, start, max_steps)
 
 
 def fit_memory(
@@ -329,10 +353,10 @@ def fit_memory(
     base: Constants,
     *,
     start: Fit | None = None,
-    max_nfev: int = 25,
+    max_steps: int = 25,
 ) -> Fit:
     """Fit the constants of the memory to the runs that ``trained`` marks."""
     measured = np.log([run.memory_bytes or np.nan for run in batch.runs])
     has = trained & np.isfinite(measured)
     stages = MEMORY_STAGES if start is None else MEMORY_STAGES[-1:]
-    return _fit(batch, has, memory_priors(), measured, base, stages, LogMemory, start, max_nfev)
+    return _fit(batch, has, memory_priors(), measured, base, stages, LogMemory, start, max_steps)

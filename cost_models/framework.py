@@ -73,6 +73,8 @@ class Framework:
     """The norm's output is kept for the next GEMM's weight gradient."""
     saves_gathered_inputs: bool = False
     """Under sequence-parallel the inputs of column-parallel GEMMs are kept whole, not in parts."""
+    moe_output_saved: bool = False
+    """The experts' outputs are kept to weigh them after the combine, not before FC2."""
     activation_saved_bytes: float = 0.0
     """Per MLP-width scalar beyond the activation's input and output, where it is unfused."""
     rope_saved_bytes: float = 0.0
@@ -82,6 +84,8 @@ class Framework:
     vocab_parallel_loss: bool = True
     """The loss runs on logits sharded by tensor-parallel; else they are gathered first."""
 
+    overlaps_tp: bool = False
+    """Its runs pipeline tensor-parallel collectives with their GEMMs unless told otherwise."""
     ep_deduplicates: bool = True
     """A token crosses to another NVLink domain once, however many experts it meets there."""
     partition: Partition = "even"

@@ -351,7 +351,7 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         ep_backward=zero,
         hidden=2.0 * tp_hidden,
     )
-    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden)
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden, attention.forward)
 
     head = work.head
     head_f = kernels.sixteen_bit(head.m, head.n, head.k)
@@ -397,13 +397,15 @@ def dispatch_s(work: Work, wires: Links) -> Floats:
     """Seconds of one dispatch or combine, equation (6).
 
     Where copies of a token for one domain travel once, k experts drawn from o domains
-    meet o (1 - (1 - 1/o)^k) of them on average, and NVLink carries the copies further.
+    meet o (1 - (1 - 1/o)^k) of them on average, or as many as the router allows, and NVLink
+    carries the copies further.
     """
     message, group = work.traffic.ep_bytes, work.traffic.ep
     intra, inter = wires.intra, wires.inter
     plain = all_to_all_s(message, group.inside, group.outside, intra=intra, inter=inter)
     o = np.maximum(group.outside, 1.0)
-    distinct = np.minimum(o * (1.0 - (1.0 - 1.0 / o) ** work.top_k) / work.top_k, 1.0)
+    met = np.minimum(o * (1.0 - (1.0 - 1.0 / o) ** work.top_k), work.routed_domains)
+    distinct = np.minimum(met / work.top_k, 1.0)
     near = all_to_all_s(message, group.inside, 1.0, intra=intra, inter=inter)
     far = all_to_all_s(message * distinct, 1.0, group.outside, intra=intra, inter=inter)
     return np.where(work.ep_deduplicates > 0, np.minimum(np.maximum(near, far), plain), plain)
@@ -418,6 +420,7 @@ def _moe_block(
     norm: Floats,
     tp: Floats,
     tp_hidden: Floats,
+    attention: Floats,
 ) -> tuple[BlockTime, Floats]:
     """Router, dispatch, experts, combine and shared experts; and the non-linearity alone."""
     layer, t = work.layer, work.traffic
@@ -427,7 +430,7 @@ def _moe_block(
     forward, backward, weight = (
         c.moe_imbalance * e + o for e, o in zip(expert, others, strict=True)
     )
-    act = kernels.moved(c.memory_passes * layer.moe_bytes)
+    act = kernels.moved(c.moe_memory_passes * layer.moe_bytes)
     moved = norm + act
     swap = dispatch_s(work, wires)
     exchange = 2.0 * c.moe_imbalance * swap
@@ -435,7 +438,8 @@ def _moe_block(
     shared = layer.shared_gemms[0]
     tp, tp_hidden = (np.where(shared.n > 0, seconds, 0.0) for seconds in (tp, tp_hidden))
     hideable = np.where(s.overlap_ep, c.ep_hidden, 0.0)
-    cover = hideable * (forward + moved)
+    # another micro-batch's whole layer runs meanwhile
+    cover = hideable * (forward + moved + attention)
     exposed = np.maximum(exchange - cover, 0.0)
     host = c.moe_layer_s * np.asarray(t.is_moe) / 2.0
     block = BlockTime(

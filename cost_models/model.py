@@ -91,6 +91,9 @@ class ModelSpec:
     """A gate scalar in front of the shared expert (Qwen 2 MoE)."""
     moe_layers: tuple[int, ...] = ()
     """Indices of the layers whose MLP is a mixture of experts."""
+    routed_groups: int = 0
+    """A token's experts lie in at most this many groups of experts, one group on each node
+    (node-limited routing of DeepSeek V3); 0 is no limit."""
     router_bias: bool = False
     """A bias per expert in the router: learned logits (gpt-oss) or balancing (DeepSeek V3)."""
     moe_bias: bool = False

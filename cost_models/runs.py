@@ -475,6 +475,7 @@ def _strategy(
         recompute=kind,
         recompute_layers=layers,
         precision=format_,
+        overlap_tp=framework.overlaps_tp and tp > 1,
         overlap_ep=False,
     )
     return strategy, tuple(open_knobs)

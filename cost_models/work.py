@@ -19,7 +19,12 @@ import numpy as np
 from cost_models import shards
 from cost_models.cluster import PRECISIONS, Cluster
 from cost_models.model import ModelSpec
-from cost_models.partition import StageLayers, representative_ranks, stage_layers
+from cost_models.partition import (
+    StageLayers,
+    representative_ranks,
+    round_share,
+    stage_layers,
+)
 from cost_models.strategy import ContextParallel, Order, Sharding, Strategies
 from cost_models.units import Floats
 from cost_models.workload import Workload
@@ -186,8 +191,12 @@ class Work:
     trained: Floats
     """1.0 where the weights have gradients, 0.0 where they are frozen."""
     top_k: Floats
+    routed_domains: Floats
+    """Domains that one token's experts lie in at the most."""
     ep_deduplicates: Floats
     n_micro_batches: Floats
+    round_share: Floats
+    """Of the longest round of chunks, one on each rank, in the model's layers."""
     activation_bytes_per_layer: Floats
     """Kept per layer and micro-batch; what offload sends to the host and back."""
     model_layers: Floats
@@ -458,8 +467,10 @@ def step_work(
         tokens=tokens,
         trained=one * (0.0 if workload.frozen_weights else 1.0),
         top_k=one * max(model.top_k, 1),
+        routed_domains=one * float(model.routed_groups or model.n_experts or 1),
         ep_deduplicates=one * float(workload.framework.ep_deduplicates),
         n_micro_batches=shards.micro_batches(s, workload.global_batch_size),
+        round_share=round_share(model, workload.framework, s),
         activation_bytes_per_layer=np.asarray(activation_bytes_per_token * tokens),
         model_layers=one * model.n_layers,
         model_moe=one * len(model.moe_layers),
