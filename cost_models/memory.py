@@ -80,12 +80,13 @@ def _static(
     eight_bit = s.precision >= Precision.FP8
     cached = np.where(eight_bit, f.eight_bit_weight_bytes, 0.0)
     weights_whole = whole * (f.weights_bytes + cached)
-    weights_spread = spread * f.fsdp_weights_bytes + gathered * (f.weights_bytes + cached)
+    weights_spread = spread * f.fsdp_weights_bytes + gathered * (f.param_gather_bytes + cached)
     grads_whole = np.where(split_grads, spread, whole) * f.grads_bytes
     grads_spread = spread * f.fsdp_grads_bytes + np.minimum(layer, whole) * f.weights_bytes
-    # fp32 shards are their own master copy
+    # fp32 weights are their own master copy
     copy = o.master_bytes / 2.0 if f.master_remainder else o.master_bytes
-    master = np.where((sharded > 0) & (f.fsdp_weights_bytes >= 4.0), 0.0, copy)
+    own_bytes = np.where(sharded > 0, f.fsdp_weights_bytes, f.weights_bytes)
+    master = np.where(own_bytes >= 4.0, 0.0, copy)
     trained = 0.0 if workload.frozen_weights else 1.0
     state = trained * (o.moments_bytes + master) * (1.0 - s.optimizer_offload)
     return {
