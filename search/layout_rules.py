@@ -15,8 +15,9 @@ from ortools.sat.python import cp_model
 from cost_models.strategy import Schedule, Strategies
 from search.layout_model import LayoutModel, Literals
 from search.layouts import layout_mask
+from search.rules.habits import equal_slices, llama_like
 from search.rules.pipeline import STAGED_SCHEDULES, layer_counts
-from search.rules.rule import LAYOUT_AXES, Rule
+from search.rules.rule import LAYOUT_AXES, Problem, Rule
 
 TABLE_ROWS = 50_000
 """A rule on inner knobs whose table would be longer is left to numpy."""
@@ -198,6 +199,27 @@ def _without(axis: str, feature: str) -> Encoder:
     return encode
 
 
+def _where(fact: Callable[[Problem], bool]) -> Encoder:
+    """For a rule on the problem alone, which a layout can do nothing about."""
+
+    def encode(m: LayoutModel, guard: Literals) -> None:
+        if not fact(m.problem):
+            m.model.add_bool_or([]).only_enforce_if(*guard)
+
+    return encode
+
+
+def _cut_with_heads(m: LayoutModel, guard: Literals) -> None:
+    if not m.problem.model.n_experts:
+        return
+    if m.problem.launcher.name == "deepspeed":
+        alone = m.equals(m["ep"], 1)
+        m.require(m["etp"] == m["tp"], guard, alone)
+        m.require(m["etp"] == 1, guard, ~alone)
+    else:
+        m.require(m["etp"] == m["tp"], guard)
+
+
 def _known_schedule(m: LayoutModel, guard: Literals) -> None:
     known = {int(schedule) for schedule in m.problem.launcher.schedules}
     for value in m.space.axes["schedule"]:
@@ -241,6 +263,9 @@ ENCODERS: Mapping[str, Encoder] = {
     "launcher_has_experts": _without("ep", "experts"),
     "launcher_has_expert_tensor": _without("etp", "expert_tensor"),
     "launcher_has_schedule": _known_schedule,
+    "model_is_llama_like": _where(llama_like),
+    "slices_are_equal": _where(equal_slices),
+    "experts_cut_with_heads": _cut_with_heads,
 }
 """By the name of each rule that reads layouts alone."""
 

@@ -19,6 +19,7 @@ from typing import Any
 from cost_models.errors import SpecError
 from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding
 from search.axes import AXES, KNOB_AXES, axis_called, parse_axis
+from search.rules.launchers import Launcher
 from search.rules.recompute import missing_modules, supported
 from search.rules.rule import LAYOUT_AXES, Problem
 
@@ -138,7 +139,8 @@ def _module_sets(problem: Problem, *, every: bool) -> tuple[Recompute, ...]:
     """Sets of modules to recompute, none of them inside another of the same set."""
     launcher, absent = problem.launcher, missing_modules(problem)
     if not every:
-        sets = [Recompute.NONE, Recompute.CORE_ATTN, Recompute.FULL]
+        along = launcher.recomputed_along & ~absent
+        sets = [Recompute.NONE, Recompute.CORE_ATTN | along, Recompute.FULL]
         return tuple(s for s in sets if launcher.has_recompute(s))
     usable = [
         flag
@@ -150,6 +152,8 @@ def _module_sets(problem: Problem, *, every: bool) -> tuple[Recompute, ...]:
     sets = [Recompute.NONE]
     for flag in usable:
         sets += [found | flag for found in sets if not _nested(problem, found | flag)]
+    along = launcher.recomputed_along & ~absent
+    sets = [modules for modules in sets if not modules or modules & along == along]
     full = [Recompute.FULL] if launcher.has_recompute(Recompute.FULL) else []
     return (*sorted(sets), *full)
 
@@ -172,19 +176,20 @@ def _core_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
     model, cluster, launcher = problem.model, problem.cluster, problem.launcher
     world, sequence = divisors(cluster.n_gpus), problem.workload.sequence_length
     stages = _up_to(world, model.n_layers) if launcher.pipeline else (1,)
+    tensor = _up_to(world, min(cluster.nvlink_domain, model.n_heads))
     long = sequence >= LONG_SEQUENCE
     experts = model.is_moe and launcher.experts
     comms = (ContextParallel.P2P, ContextParallel.ALL_GATHER, ContextParallel.A2A)
     shardings = _known((Sharding.ZERO1, Sharding.FSDP), launcher.shardings)
     return {
-        "tp": _up_to(world, min(cluster.nvlink_domain, model.n_heads)),
+        "tp": tensor,
         "pp": stages,
         "cp": _up_to(world, min(32, sequence // 4096) if long else 1),
         "dp": tuple(world),
         "ep": _up_to(world, model.n_experts) if experts else (1,),
-        "etp": (1,),
+        "etp": tensor if _experts_cut(problem) else (1,),
         "vpp": _chunk_counts(problem, stages, 10),
-        "schedule": _known((Schedule._1F1B, Schedule.INTERLEAVED), launcher.schedules),
+        "schedule": _schedules(launcher, every=False),
         "micro_batch_size": _up_to(divisors(problem.workload.global_batch_size), 8),
         "sequence_parallel": (launcher.sequence_parallel,),
         "sharding": shardings,
@@ -202,7 +207,21 @@ def _core_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
         "overlap_ep": (False, True) if experts and launcher.overlap_ep else (False,),
         "overlap_p2p": (True,),
         "order": launcher.orders[:1],
+        **launcher.decides,
     }
+
+
+def _schedules(launcher: Launcher, *, every: bool) -> tuple[Schedule, ...]:
+    """The launcher's schedules behind 1F1B, which stands for none where there is no pipeline."""
+    loops = (Schedule._1F1B, Schedule.INTERLEAVED)
+    some = launcher.schedules if every else _known(loops, launcher.schedules)
+    if not every and Schedule._1F1B not in some:
+        some = launcher.schedules
+    return some if Schedule._1F1B in some else (Schedule._1F1B, *some)
+
+
+def _experts_cut(problem: Problem) -> bool:
+    return problem.model.is_moe and problem.launcher.experts_cut_with_heads
 
 
 def _can_overlap_tp(problem: Problem) -> bool:
@@ -214,17 +233,16 @@ def _full_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
     world = divisors(cluster.n_gpus)
     stages = _up_to(world, model.n_layers) if launcher.pipeline else (1,)
     experts = model.is_moe and launcher.experts
+    cut = _up_to(world, model.n_heads if _experts_cut(problem) else cluster.nvlink_domain)
     shares = (0.0, 0.5, 1.0) if launcher.partial_offload else (0.0, 1.0)
     groups = tuple(d for d in world if 1 < d < cluster.n_gpus)
     either = (False, True)
     return _core_axes(problem) | {
         "tp": _up_to(world, model.n_heads),
         "cp": _up_to(world, min(64, problem.workload.sequence_length // 1024)),
-        "etp": (
-            _up_to(world, cluster.nvlink_domain) if experts and launcher.expert_tensor else (1,)
-        ),
+        "etp": cut if _experts_cut(problem) or (experts and launcher.expert_tensor) else (1,),
         "vpp": _chunk_counts(problem, stages, model.n_layers),
-        "schedule": launcher.schedules,
+        "schedule": _schedules(launcher, every=True),
         "micro_batch_size": _up_to(divisors(problem.workload.global_batch_size), 16),
         "sequence_parallel": either if launcher.sequence_parallel else (False,),
         "sharding": launcher.shardings,
@@ -239,4 +257,5 @@ def _full_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
         "overlap_param_gather": (True, False),
         "overlap_p2p": (True, False),
         "order": launcher.orders,
+        **launcher.decides,
     }

@@ -3,6 +3,7 @@
 from cost_models.errors import SpecError
 from cost_models.strategy import Strategies, Strategy
 from search.rules.degrees import DEGREE_RULES
+from search.rules.habits import HABIT_RULES
 from search.rules.launchers import LAUNCHERS, Launcher, launcher_called
 from search.rules.pipeline import PIPELINE_RULES
 from search.rules.recompute import RECOMPUTE_RULES
@@ -24,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     *SHARDING_RULES,
     *RECOMPUTE_RULES,
     *VOCABULARY_RULES,
+    *HABIT_RULES,
 )
 """All rules in the fixed order in which strategies are charged to them."""
 

@@ -6,8 +6,10 @@ what some launcher could run.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
 
 from cost_models.errors import SpecError
 from cost_models.strategy import ContextParallel, Order, Precision, Recompute, Schedule, Sharding
@@ -40,6 +42,14 @@ class Launcher:
     partial_offload: bool = True
     """A share of the optimizer state, not only all or nothing."""
     activation_offload: bool = True
+    gathers_ahead: tuple[Sharding, ...] = tuple(Sharding)
+    """Shardings whose weights it can gather under compute."""
+    recomputed_along: Recompute = Recompute.NONE
+    """Modules that are recomputed whenever any other is."""
+    experts_cut_with_heads: bool = False
+    """Expert tensor parallel is no choice of its own; see ``habits.py``."""
+    decides: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Axes that it decides by itself, with the values that it may come to."""
 
     def has_recompute(self, recompute: Recompute) -> bool:
         """All of the modules can be asked for."""
@@ -47,6 +57,7 @@ class Launcher:
 
 
 _ZERO_BUBBLE = (Schedule.ZB_V, Schedule.GPIPE, Schedule.INTERLEAVED, Schedule._1F1B)
+_ALWAYS_OVERLAPS = {"overlap_grad_reduce": (True,), "overlap_param_gather": (True,)}
 _BLOCKWISE = (Precision.BF16, Precision.FP8, Precision.MXFP8)
 
 LAUNCHERS: Mapping[str, Launcher] = {
@@ -63,13 +74,14 @@ LAUNCHERS: Mapping[str, Launcher] = {
                 Sharding.FSDP,
                 Sharding.HSDP,
             ),
+            decides={"reshard_after_forward": (True,)},
         ),
         Launcher(
             name="torchtitan",
             title="torchtitan",
             schedules=_ZERO_BUBBLE,
             shardings=(Sharding.NONE, Sharding.FSDP, Sharding.HSDP),
-            cp_comms=(ContextParallel.P2P, ContextParallel.ALL_GATHER),
+            cp_comms=(ContextParallel.ALL_GATHER,),
             precisions=_BLOCKWISE,
             orders=(Order.TP_CP_EP_DP_PP,),
             recompute=Recompute.CORE_ATTN | Recompute.FULL,
@@ -78,6 +90,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
             overlap_ep=False,
             partial_offload=False,
             activation_offload=False,
+            decides=_ALWAYS_OVERLAPS,
         ),
         Launcher(
             name="deepspeed",
@@ -89,10 +102,12 @@ LAUNCHERS: Mapping[str, Launcher] = {
             orders=(Order.TP_CP_EP_DP_PP,),
             recompute=Recompute.FULL,
             some_layers=False,
-            expert_tensor=False,
+            experts_cut_with_heads=True,
             sequence_parallel=False,
             overlap_ep=False,
             activation_offload=False,
+            gathers_ahead=(Sharding.ZERO3,),
+            decides={"overlap_param_gather": (True, False), "reshard_after_forward": (True,)},
         ),
         Launcher(
             name="accelerate",
@@ -105,12 +120,13 @@ LAUNCHERS: Mapping[str, Launcher] = {
             some_layers=False,
             pipeline=False,
             experts=False,
-            expert_tensor=False,
+            experts_cut_with_heads=True,
             sequence_parallel=False,
             overlap_tp=False,
             overlap_ep=False,
             partial_offload=False,
             activation_offload=False,
+            decides=_ALWAYS_OVERLAPS,
         ),
         Launcher(
             name="nanotron",
@@ -127,30 +143,46 @@ LAUNCHERS: Mapping[str, Launcher] = {
             overlap_ep=False,
             optimizer_offload=False,
             activation_offload=False,
+            gathers_ahead=(),
+            decides={"overlap_param_gather": (False,)},
         ),
         Launcher(
             name="maxtext",
             title="MaxText",
-            schedules=(Schedule.GPIPE, Schedule.INTERLEAVED, Schedule._1F1B),
+            schedules=(Schedule.GPIPE, Schedule.INTERLEAVED),
             shardings=(Sharding.NONE, Sharding.ZERO1, Sharding.FSDP, Sharding.HSDP),
             cp_comms=(ContextParallel.P2P, ContextParallel.ALL_GATHER),
             precisions=_BLOCKWISE,
+            orders=(Order.TP_CP_EP_DP_PP,),
             recompute=Recompute.FULL | Recompute.CORE_ATTN | Recompute.MLP | Recompute.LAYERNORM,
+            recomputed_along=Recompute.LAYERNORM,
             some_layers=False,
-            expert_tensor=False,
+            experts_cut_with_heads=True,
+            overlap_tp=False,
+            overlap_ep=False,
             partial_offload=False,
+            decides={
+                **_ALWAYS_OVERLAPS,
+                "overlap_p2p": (True,),
+                "reshard_after_forward": (True,),
+            },
         ),
         Launcher(name="any", title="no launcher in particular"),
     )
 }
 
+SAME_RULES: Mapping[str, str] = {"megatron-bridge": "megatron"}
+"""Launchers that run another one's code, with the one whose rules hold."""
+
 
 def launcher_called(name: str) -> Launcher:
     """The launcher of this name; raises SpecError with the near miss."""
-    if name in LAUNCHERS:
-        return LAUNCHERS[name]
-    close = get_close_matches(name, LAUNCHERS, n=1)
+    known = LAUNCHERS.get(SAME_RULES.get(name, name))
+    if known is not None:
+        return known
+    names = [*LAUNCHERS, *SAME_RULES]
+    close = get_close_matches(name, names, n=1)
     raise SpecError(
         f"unknown launcher {name!r}",
-        hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(LAUNCHERS)}",
+        hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}",
     )

@@ -77,6 +77,11 @@ def _strategy(
     group = 1 if sharding.label == "none" else dp
     stages = _dealt(rng, n_layers, pp * vpp) if pp > 1 and rng.random() < 0.3 else None
     recompute = rng.choice([r for r in RECOMPUTES if vocabulary.has_recompute(r)])
+    if recompute not in (Recompute.NONE, Recompute.FULL) and rng.random() < 0.9:
+        recompute |= vocabulary.recomputed_along
+    ep = rng.choice((1, 2, 4, 8)) if moe and vocabulary.experts else 1
+    cut = moe and vocabulary.experts_cut_with_heads and rng.random() < 0.9
+    gathers = sharding in vocabulary.gathers_ahead or rng.random() < 0.1
     offload = vocabulary.optimizer_offload and rng.random() < 0.2
     shares = (0.25, 1.0) if vocabulary.partial_offload else (1.0,)
     sp = vocabulary.sequence_parallel and tp > 1 and rng.random() < 0.7
@@ -85,7 +90,8 @@ def _strategy(
         tp=tp,
         pp=pp,
         cp=cp,
-        ep=rng.choice((1, 2, 4, 8)) if moe and vocabulary.experts else 1,
+        ep=ep,
+        etp=tp if cut and not (vocabulary.name == "deepspeed" and ep > 1) else 1,
         vpp=vpp,
         micro_batch_size=rng.choice((1, 1, 1, 2, 4, 3)),
         schedule=schedule,
@@ -98,7 +104,7 @@ def _strategy(
         optimizer_offload=rng.choice(shares) if offload else 0.0,
         precision=rng.choice((Precision.BF16, rng.choice(vocabulary.precisions))),
         overlap_grad_reduce=rng.random() < 0.9,
-        overlap_param_gather=group > 1 and rng.random() < 0.8,
+        overlap_param_gather=group > 1 and gathers and rng.random() < 0.8,
         overlap_tp=sp and vocabulary.overlap_tp and rng.random() < 0.3,
         order=rng.choice(vocabulary.orders) if pp > 1 else Order.TP_CP_EP_DP_PP,
         stage_layers=stages,

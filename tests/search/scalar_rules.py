@@ -53,6 +53,18 @@ def _positions(p: Problem, _: Layout) -> bool:
     return p.model.position != "learned" or rows is None or p.workload.sequence_length <= rows
 
 
+def _slices(p: Problem, _: Layout) -> bool:
+    slices = -(-p.cluster.n_gpus // p.cluster.nvlink_domain)
+    return p.cluster.n_gpus % slices == 0
+
+
+def _cut(p: Problem, x: Layout) -> bool:
+    if not p.model.is_moe:
+        return True
+    whole = p.launcher.name == "deepspeed" and x.ep > 1
+    return bool(x.etp == (1 if whole else x.tp))
+
+
 ZERO_BUBBLE = (Schedule.ZB_1P, Schedule.ZB_2P, Schedule.ZB_V, Schedule.DUALPIPE)
 CHUNKED = (Schedule.INTERLEAVED, Schedule.ZB_V)
 
@@ -96,4 +108,11 @@ SCALAR_RULES: Mapping[str, Callable[[Problem, Layout], bool]] = {
     "launcher_has_experts": lambda p, x: x.ep == 1 or p.launcher.experts,
     "launcher_has_expert_tensor": lambda p, x: x.etp == 1 or p.launcher.expert_tensor,
     "launcher_has_schedule": lambda p, x: x.pp == 1 or x.schedule in p.launcher.schedules,
+    "model_is_llama_like": lambda p, x: (
+        not p.model.is_moe
+        and p.model.hidden_size == p.model.n_heads * p.model.head_dim
+        and (p.model.attention, p.model.position) == ("gqa", "rope")
+    ),
+    "slices_are_equal": _slices,
+    "experts_cut_with_heads": _cut,
 }

@@ -1,5 +1,6 @@
 """Models, clusters and workloads small enough to enumerate by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 from cost_models.cluster import Cluster, Gpu
@@ -72,3 +73,8 @@ def problem(
     return Problem.of(
         model or dense(), Cluster.of(GPU, gpus), workload, launcher, uneven_stages=uneven_stages
     )
+
+
+def without_nvlink(p: Problem) -> Problem:
+    """The same on GPUs that reach each other over the network only."""
+    return replace(p, cluster=replace(p.cluster, nvlink_domain=1))

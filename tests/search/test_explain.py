@@ -9,7 +9,7 @@ from search.layouts import grow_layouts
 from search.lean import leanest, min_memory
 from search.rules import Problem, broken_rules, rules_for
 from search.space import Space
-from tests.search.small_problems import problem
+from tests.search.small_problems import problem, without_nvlink
 
 GB = 1e9
 
@@ -80,7 +80,7 @@ def test_more_gpus_are_tried_until_something_fits() -> None:
 
 def test_an_illegal_world_names_rules_and_neighbours() -> None:
     """Seven GPUs have no legal layout; eight have one, and so has a batch of fourteen."""
-    p = problem(gpus=7, launcher="maxtext")
+    p = without_nvlink(problem(gpus=7, launcher="maxtext"))
     found = explain_illegal(Space.core, p, rules_for("maxtext"))
     assert isinstance(found, Illegal)
     assert "world_size" in [rule.name for rule in found.rules]

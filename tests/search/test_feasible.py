@@ -28,7 +28,7 @@ from search.layouts import count_breaking, distinct_schedule, grow_layouts, layo
 from search.rules import LAUNCHERS, LAYOUT_AXES, RULES, Problem, Rule, rules_for
 from search.space import Space, divisors
 from tests.search.scalar_rules import SCALAR_RULES
-from tests.search.small_problems import dense, moe, problem
+from tests.search.small_problems import dense, moe, problem, without_nvlink
 
 Row = tuple[int, ...]
 
@@ -209,7 +209,7 @@ def test_a_conflict_is_minimal(seed: int) -> None:
 
 def test_a_conflict_names_the_rules() -> None:
     """Seven ranks split neither eight layers evenly nor sixteen sequences."""
-    p = problem(gpus=7, launcher="maxtext")
+    p = without_nvlink(problem(gpus=7, launcher="maxtext"))
     names = [rule.name for rule in conflict(Space.core(p), p, rules_for("maxtext"))]
     assert names == [
         "world_size",

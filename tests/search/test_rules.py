@@ -16,7 +16,7 @@ from search.rules import (
     rules_for,
 )
 from tests.search.rule_cases import CASES, DENSE, EVEN, MOE, TITAN, Case
-from tests.search.small_problems import dense, problem
+from tests.search.small_problems import dense, moe, problem
 
 BY_NAME = {rule.name: rule for rule in RULES}
 
@@ -28,7 +28,7 @@ def test_a_rule_accepts_and_refuses(case: Case) -> None:
     rule = BY_NAME[name]
     assert p.launcher.name in rule.launchers
     assert rule.mask(p, Strategies.of(Strategy(**legal))).all()
-    if name != "sequence_fits_positions":
+    if illegal:
         bad = Strategy(**illegal)
         assert not rule.mask(p, Strategies.of(bad)).any()
         assert why in rule.why(p, bad)
@@ -40,6 +40,18 @@ def test_learned_positions_limit_the_sequence() -> None:
     rule = BY_NAME["sequence_fits_positions"]
     assert not rule.mask(p, Strategies.of(Strategy())).any()
     assert "sequence 64 is longer than the model's 32" in rule.why(p, Strategy())
+
+
+def test_some_models_and_machines_are_refused_whatever_the_layout() -> None:
+    """No experts in nanotron; MaxText needs equal parts of NVLink domains."""
+    experts, odd = problem(moe(), launcher="nanotron"), problem(gpus=9, launcher="maxtext")
+    for name, p, why in (
+        ("model_is_llama_like", experts, "moe is not a dense model"),
+        ("slices_are_equal", problem(gpus=11, launcher="maxtext"), "11 GPUs are not equal parts"),
+    ):
+        assert not BY_NAME[name].mask(p, Strategies.of(Strategy())).any()
+        assert why in BY_NAME[name].why(p, Strategy())
+    assert BY_NAME["slices_are_equal"].mask(odd, Strategies.of(Strategy())).all()
 
 
 def test_every_rule_has_a_case() -> None:

@@ -112,6 +112,7 @@ UNCHECKED = {
     "launcher_has_order": "the rank grid is fixed, whatever is asked for",
     "hsdp_splits_group": "nanotron has no hsdp",
     "tp_divides_mlp": "shows when weights are laid out",
+    "weights_gathered_ahead": "no field for it: weights are gathered after the step",
 }
 """Rules of ours that nanotron finds out at run time, or never."""
 
