@@ -41,6 +41,8 @@ class StageLayers:
     n_layers: Floats
     n_moe: Floats
     n_windowed: Floats
+    n_first: Floats
+    """Layers of the rank's first chunk."""
     has_embedding: Bools
     has_head: Bools
 
@@ -113,6 +115,7 @@ def stage_layers(
         n_layers=counts[0],
         n_moe=counts[1],
         n_windowed=counts[2],
+        n_first=counts[3],
         has_embedding=rank == 0,
         has_head=np.where(folded, rank == 0, rank == pp - 1),
     )
@@ -136,24 +139,42 @@ def _held_each_once(
 def _held(
     model: ModelSpec, framework: Framework, strategies: Strategies, v_shaped: Bools, rank: Ints
 ) -> tuple[Floats, ...]:
-    """Layers, MoE layers and windowed layers of one pipeline rank."""
+    """Layers, MoE layers and windowed layers of one pipeline rank, and its first chunk's layers."""
     moe_before = np.concatenate([[0], np.cumsum(_mask(model.moe_layers, model.n_layers))])
     windowed = _mask(model.sliding_window_layers, model.n_layers)
     windowed_before = np.concatenate([[0], np.cumsum(windowed)])
     pp, vpp = strategies.pp, strategies.vpp
-    n_layers = n_moe = n_windowed = np.zeros(())
+    n_layers = n_moe = n_windowed = n_first = np.zeros(())
     for index in range(int(vpp.max())):
         turned = v_shaped & (index % 2 == 1)
         chunk = index * pp + np.where(turned, pp - 1 - rank, rank)
         start, stop = _chunk_bounds(chunk, model, framework, strategies)
         present = index < vpp
         n_layers = n_layers + np.where(present, stop - start, 0)
+        n_first = np.asarray(n_layers) if index == 0 else n_first
         start, stop = (np.minimum(np.maximum(n, 0), model.n_layers) for n in (start, stop))
         n_moe = n_moe + np.where(present, moe_before[stop] - moe_before[start], 0)
         n_windowed = n_windowed + np.where(
             present, windowed_before[stop] - windowed_before[start], 0
         )
-    return n_layers, n_moe, n_windowed
+    return n_layers, n_moe, n_windowed, n_first
+
+
+def round_share(model: ModelSpec, framework: Framework, strategies: Strategies) -> Floats:
+    """Largest share of the layers in one round of chunks, one on each rank: 1 / v when equal.
+
+    Dealt by habit, one of the first two rounds is the longest.
+    """
+    most = np.zeros(())
+    most_rounds = int(strategies.vpp.max())
+    rounds = min(most_rounds, 2) if strategies.stage_layers is None else most_rounds
+    begin: Ints = np.zeros((), dtype=np.int64)
+    for index in range(rounds):
+        last = np.minimum((index + 1) * strategies.pp, strategies.pp * strategies.vpp) - 1
+        _, end = _chunk_bounds(last, model, framework, strategies)
+        most = np.maximum(most, end - begin)
+        begin = end
+    return np.asarray(most / model.n_layers)
 
 
 def _mask(indices: tuple[int, ...], length: int) -> NDArray[np.int64]:
