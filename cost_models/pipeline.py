@@ -7,18 +7,21 @@ slowest rank's bubble:
 
     1F1B         sum(t) - t                                                    (1) [1]_
     GPipe        sum(t) - t                                                    (2) [2]_
-    interleaved  (sum(t) - t) / v                                              (3) [1]_
+    interleaved  (sum(t) - t) s                                                (3) [1]_
     ZB-1p        d * (F + B) - min(m - 1, d) * w                               (4) [3]_
     ZB-2p        max(d * (F + B) - min(m - 1, 2 * d) * w, 0)                   (5) [3]_
     ZB-V         max(d * (max(F, B, W) - w), start)                            (6)
     DualPipe     max(d - 1, 0) / 2 * (F + B + max(F, B) - w)                   (7) [5]_
 
-with w = min(F, B, W): a longer W overruns the gap it fills.  (4) and (5) are the Zero
-Bubble paper's (p - 1) * (F + B - W) and (p - 1) * (F + B - 2 * W), once m is large enough.
-(6) is no bubble where F = B = W [3]_ [4]_; the rest of it is fitted to the replay of the
-published order, and ``start`` = max((p-1) (F+B) - W/2 - (m-1) (F+W), (2p-1-m) F / 2) is
-what too few micro-batches leave open.  In (4) to (6) the optimizer does not synchronize
-the ranks, as in the papers: the step is the longest span of one rank.
+with s = 1 / v, or where chunks differ the largest share of the model that one round of
+chunks holds: a pipeline fills and drains at that round's pace, and stalls once more with
+every further group of p micro-batches unless ranks have time to spare.  And w = min(F, B,
+W): a longer W overruns the gap it fills.  (4) and (5) are the Zero Bubble paper's
+(p - 1) * (F + B - W) and (p - 1) * (F + B - 2 * W), once m is large enough.  (6) is no
+bubble where F = B = W [3]_ [4]_; the rest of it is fitted to the replay of the published
+order, and ``start`` = max((p-1) (F+B) - W/2 - (m-1) (F+W), (2p-1-m) F / 2) is what too few
+micro-batches leave open.  In (4) to (6) the optimizer does not synchronize the ranks, as in
+the papers: the step is the longest span of one rank.
 
 Hops of c each come on top, on the way in and out, and in the steady state wherever a
 schedule leaves no slack to hide them:
@@ -85,6 +88,8 @@ class _Step:
     t: Floats
     others: Floats
     """sum(t) - t."""
+    share: Floats
+    """Of the longest round of chunks in the model."""
 
     @property
     def d(self) -> Floats:
@@ -111,11 +116,13 @@ def pipeline_s(
     all_stages_s: ArrayLike,
     p2p_s: ArrayLike = 0.0,
     overlap_p2p: ArrayLike = True,
+    round_share: ArrayLike | None = None,
 ) -> tuple[Floats, Floats]:
     """Seconds of the step's pipeline part, and those in which the slowest rank idles.
 
     ``forward_s``, ``backward_s`` and ``weight_s`` are the slowest rank's, for one
     micro-batch through all its chunks; ``all_stages_s`` is F + B + W summed over the ranks.
+    ``round_share`` is the share of the longest round of chunks in the model; None is 1 / vpp.
 
     >>> total, bubble = pipeline_s(Schedule._1F1B, 8, 4, 1, forward_s=1.0, backward_s=1.0,
     ...                            weight_s=1.0, all_stages_s=12.0)
@@ -129,7 +136,8 @@ def pipeline_s(
     )
     t = F + B + W
     others = np.maximum(stages - t, 0)
-    step = _Step(m, p, v, F, B, W, t, others)
+    share = 1.0 / np.maximum(v, 1.0) if round_share is None else np.asarray(round_share)
+    step = _Step(m, p, v, F, B, W, t, others, share)
     present = np.flatnonzero(np.bincount(code.ravel())).tolist()
     bubble: Floats = np.zeros(())
     for one in present:
@@ -180,7 +188,7 @@ _LAWS: dict[Schedule, tuple[_Law, _Law, _Law]] = {
         lambda s: 2 * s.m + 2 * s.p - 4,
     ),
     Schedule.INTERLEAVED: (
-        lambda s: s.others / s.v,
+        lambda s: s.others * s.share,
         lambda s: np.where(s.v > 1, 2 * (s.p * s.v - 1), 2 * (s.p - 1) + 2 * s.h),
         lambda s: np.where(s.v > 1, (2 * s.v - 1) * s.m + 2 * s.p - 3, _blocked_1f1b(s)),
     ),
@@ -206,6 +214,18 @@ _LAWS: dict[Schedule, tuple[_Law, _Law, _Law]] = {
     ),
 }
 """Bubble without hops [s]; hops that no work hides; the same where the sender waits."""
+
+
+def first_in_flight(n_micro_batches: ArrayLike, pp: ArrayLike, stage: ArrayLike) -> Floats:
+    """Micro-batches of its first chunk that a rank holds at the peak of interleaving.
+
+    Its warm-up goes once round all chunks, pp micro-batches each, and begins again.
+
+    >>> first_in_flight(16, 4, [0, 1, 2, 3]).tolist()
+    [7.0, 5.0, 4.0, 4.0]
+    """
+    m, p, s = (np.asarray(x, dtype=np.float64) for x in (n_micro_batches, pp, stage))
+    return np.minimum(p + np.maximum(p - 1 - 2 * s, 0.0), m)
 
 
 def in_flight(
