@@ -30,8 +30,8 @@ from cost_models.activations import LayerActivations, layer_activations
 from cost_models.constants import Constants
 from cost_models.model import ModelSpec
 from cost_models.partition import StageLayers, representative_ranks, stage_layers
-from cost_models.pipeline import in_flight
-from cost_models.strategy import Precision, Recompute, Strategies
+from cost_models.pipeline import first_in_flight, in_flight
+from cost_models.strategy import Precision, Recompute, Schedule, Strategies
 from cost_models.units import Floats, Ints
 from cost_models.workload import Workload
 
@@ -144,6 +144,7 @@ def rank_memory(
     m = shards.micro_batches(s, workload.global_batch_size)
     flying = in_flight(s.schedule, m, s.pp, s.vpp, held.rank)
     kept = activation_bytes_kept(act, s, held)
+    uneven = _uneven_chunks(s, held, flying, m) * kept / np.maximum(held.n_layers, 1.0)
     h = model.hidden_size / w.sequence_parts
     # the embedding's output is the first layer's input: only a dropout mask is left
     embedding = held.has_embedding * h * (1.0 if model.dropout else 0.0)
@@ -159,13 +160,28 @@ def rank_memory(
         weights=static["weights"],
         gradients=static["gradients"],
         optimizer=static["optimizer"],
-        resident=tokens * flying * (kept + embedding + mtp) * (1.0 - s.activation_offload),
+        resident=tokens
+        * (flying * (kept + embedding + mtp) + uneven)
+        * (1.0 - s.activation_offload),
         working=tokens * whole,
         recomputed=tokens * np.where(_recomputed_layers(s, held) > 0, whole, 0.0),
         head_input=tokens * held.has_head * 4.0 * h,
         logits=np.asarray(tokens * logits * (1.0 + model.mtp_layers)),
         n_communicators=_communicators(s),
     )
+
+
+def _uneven_chunks(s: Strategies, held: StageLayers, flying: Floats, m: Floats) -> Floats:
+    """Layers in flight beyond the average where a rank's first chunk differs from the others.
+
+    With f_1 micro-batches of the first chunk in flight, f of each other one, and n_1 of the
+    rank's n layers in the first, that is (n_1 - n / v) (f_1 - f).
+    """
+    interleaved = (s.schedule == Schedule.INTERLEAVED) & (s.vpp > 1) & (s.pp > 1)
+    first = first_in_flight(m, s.pp, held.rank)
+    others = (flying * s.vpp - first) / np.maximum(s.vpp - 1, 1)
+    more = (held.n_first - held.n_layers / s.vpp) * (first - others)
+    return np.where(interleaved, more, 0.0)
 
 
 def _communicators(s: Strategies) -> Floats:
