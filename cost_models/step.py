@@ -422,6 +422,7 @@ def price(
         weight_s=weight,
         all_stages_s=everywhere,
         p2p_s=hop_s(work, wires),
+        round_share=work.round_share,
     )
     certain = np.isin(s.schedule, _GROWING_BUBBLES) if bound else True
     bubble = np.where((s.pp > 1) & certain, bubble, 0.0)
