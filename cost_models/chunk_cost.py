@@ -159,6 +159,7 @@ def _chunks(model: ModelSpec, s: Strategies, layers: tuple[int, ...]) -> list[St
                 n_layers=np.asarray(float(count)),
                 n_moe=np.asarray(float(len(moe.intersection(mine)))),
                 n_windowed=np.asarray(float(len(windowed.intersection(mine)))),
+                n_first=np.asarray(count / int(s.vpp[0])),
                 has_embedding=np.asarray(k == 0),
                 has_head=np.asarray(k == len(layers) - 1),
             )
@@ -183,9 +184,11 @@ def _memory(
         flying = float(in_flight(s.schedule, m, s.pp, s.vpp, h.rank)[0])
         return fixed, (float(np.max(rank_bytes(part, constants))) - fixed) / flying
 
-    whole = [
-        both(stage_layers(model, workload.framework, s, np.asarray([rank])))
+    ranks = [
+        stage_layers(model, workload.framework, s, np.asarray([rank]))
         for rank in range(int(s.pp[0]))
     ]
+    # what chunks of unequal length hold beyond the average is for the replay to find
+    whole = [both(replace(h, n_first=h.n_layers / s.vpp)) for h in ranks]
     fixed, moving = np.array(whole).T
     return (fixed, moving), np.array([both(h)[1] for h in held])

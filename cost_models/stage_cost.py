@@ -28,7 +28,7 @@ from cost_models.layer_time import links
 from cost_models.memory import rank_bytes, rank_memory
 from cost_models.model import ModelSpec
 from cost_models.partition import StageLayers
-from cost_models.pipeline import in_flight
+from cost_models.pipeline import first_in_flight, in_flight
 from cost_models.step import rank_times
 from cost_models.strategy import Schedule, Strategies
 from cost_models.units import Floats
@@ -51,7 +51,7 @@ class StageCost:
     chunk_bytes: Floats
     """Shape (chunks,): the same of memory, its micro-batches in flight counted."""
     in_flight: Floats
-    """Shape (chunks,): micro-batches in flight on the chunk's rank."""
+    """Shape (chunks,): micro-batches of the chunk in flight."""
 
 
 class _Probe(NamedTuple):
@@ -136,6 +136,7 @@ def _held(model: ModelSpec, s: Strategies, probe: _Probe) -> StageLayers:
         n_layers=model.n_layers * share + probe.layers,
         n_moe=len(model.moe_layers) * share + probe.moe,
         n_windowed=len(model.sliding_window_layers) * share + probe.windowed,
+        n_first=(model.n_layers * share + probe.layers) / s.vpp,
         has_embedding=np.full(s.shape, probe.embedding),
         has_head=np.full(s.shape, probe.head),
     )
@@ -232,8 +233,13 @@ def _cost(
     folded = bool(s.schedule[i] == Schedule.ZB_V) and vpp % 2 == 0
     rank = chunk_ranks(pp, vpp, folded=folded)
     m = float(shards.micro_batches(s, workload.global_batch_size)[i])
-    flying = in_flight(s.schedule[i], m, pp, vpp, np.arange(pp))[rank]
+    flying = in_flight(s.schedule[i], m, pp, vpp, np.arange(pp))
     first = np.arange(pp * vpp) < pp
+    of_chunk = flying[rank]
+    if s.schedule[i] == Schedule.INTERLEAVED and vpp > 1 and pp > 1:
+        held_first = first_in_flight(m, pp, np.arange(pp))
+        others = (flying * vpp - held_first) / (vpp - 1)
+        of_chunk = np.where(first, held_first[rank], others[rank])
 
     def chunks(terms: Terms, shared: Floats) -> Floats:
         value = shared * terms.constant
@@ -242,14 +248,14 @@ def _cost(
         return value
 
     held = chunks(state, first.astype(np.float64))
-    moving = flying * chunks(kept, first.astype(np.float64))
+    moving = flying[rank] * chunks(kept, first.astype(np.float64))
     return StageCost(
         layer_s=np.maximum(_layers(model, seconds), 0.0),
         layer_bytes=np.maximum(_layers(model, state), 0.0),
         activation_bytes=np.maximum(_layers(model, kept), 0.0),
         chunk_s=np.maximum(chunks(seconds, np.full(pp * vpp, 1.0 / vpp)), 0.0),
         chunk_bytes=np.maximum(held + moving, 0.0),
-        in_flight=flying,
+        in_flight=of_chunk,
     )
 
 

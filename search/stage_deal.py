@@ -152,19 +152,26 @@ class _Ranks:
 
     def __init__(self, problem: StageProblem, least: Ints) -> None:
         self._problem, self._least = problem, least
+        self._chunk_s = problem.row("chunk_s")
         pp, rank = problem.pp, problem.rank
         self.layer_s = max(float(problem.row("layer_s")[0]), 1e-300)
         self.fixed_s = np.bincount(rank, problem.row("chunk_s"), pp).astype(np.float64)
         self.fixed_bytes = np.bincount(rank, problem.row("chunk_bytes"), pp).astype(np.float64)
-        flying = np.zeros(pp)
-        flying[rank] = problem.row("in_flight")
-        self.layer_bytes = (
-            problem.row("layer_bytes")[0] + flying * problem.row("activation_bytes")[0]
-        )
         self._start = np.bincount(rank, least, pp).astype(np.int64)
-        left = problem.row("capacity_bytes") - self.fixed_bytes
-        fits = np.floor(left / np.maximum(self.layer_bytes, 1e-300) + EPSILON)
-        self.room = np.where(left < 0, -1, np.minimum(fits, problem.n_layers)).astype(np.int64)
+        self._turns = [self._in_turn(np.flatnonzero(rank == r)) for r in range(pp)]
+        each = problem.row("layer_bytes")[0]
+        each = each + problem.row("in_flight") * problem.row("activation_bytes")[0]
+        self._bytes = [
+            fixed + np.concatenate([[0.0], np.cumsum(each[turns])])
+            for fixed, turns in zip(self.fixed_bytes.tolist(), self._turns, strict=True)
+        ]
+        capacity = problem.row("capacity_bytes").tolist()
+        self.room = np.array(
+            [
+                int(np.searchsorted(held, most, side="right")) - 1
+                for held, most in zip(self._bytes, capacity, strict=True)
+            ]
+        )
 
     def seconds(self, rank: int, count: int) -> float:
         """Time of a rank with ``count`` layers."""
@@ -172,7 +179,7 @@ class _Ranks:
 
     def bytes(self, rank: int, count: int) -> float:
         """Memory of a rank with ``count`` layers."""
-        return float(self.fixed_bytes[rank]) + count * float(self.layer_bytes[rank])
+        return float(self._bytes[rank][count])
 
     def times(self, counts: Ints) -> Floats:
         """Time of every rank."""
@@ -197,12 +204,31 @@ class _Ranks:
         return counts
 
     def spread(self, counts: Ints) -> Ints:
-        """Layers of every chunk: each rank's in turn to the chunk that is done first."""
-        layers = self._least.copy()
-        chunk_s = self._problem.row("chunk_s")
-        for rank, count in enumerate(counts.tolist()):
-            chunks = np.flatnonzero(self._problem.rank == rank)
-            for _ in range(count - int(layers[chunks].sum())):
-                times = chunk_s[chunks] + (layers[chunks] + 1) * self.layer_s
-                layers[chunks[int(np.argmin(times))]] += 1
+        """Layers of every chunk."""
+        layers = np.zeros(self._problem.n_chunks, dtype=np.int64)
+        for turns, count in zip(self._turns, counts.tolist(), strict=True):
+            np.add.at(layers, turns[:count], 1)
         return layers
+
+    def _in_turn(self, chunks: Ints) -> Ints:
+        """Chunk of a rank's first, second, ... layer: the one that is done first.
+
+        Of equals the last: it holds fewest micro-batches, and the first are what a pipeline
+        fills and drains through.
+        """
+        behind = chunks[::-1]
+        turns = np.repeat(behind, self._least[behind]).tolist()
+        ready = [(self._time(int(k), int(self._least[k]) + 1), -int(k)) for k in behind]
+        heapify(ready)
+        layers = self._least.copy()
+        while len(turns) < self._problem.n_layers:
+            k = -ready[0][1]
+            turns.append(k)
+            layers[k] += 1
+            heapreplace(ready, (self._time(k, int(layers[k]) + 1), -k))
+        return np.array(turns, dtype=np.int64)
+
+    def _time(self, chunk: int, layers: int) -> float:
+        """Time of a chunk, rounded so that equals are equal."""
+        each = self.layer_s
+        return round(float(self._chunk_s[chunk]) / each + layers, 6)
