@@ -49,9 +49,9 @@ def test_the_table_of_the_zero_paper(
     scale = 7.5e9 / model.n_parameters
     job = workload(sequence_length=1024, framework="deepspeed")
     # what is gathered for the layer at work is no part of the paper's figure
-    shared = replace(job.framework, fsdp_prefetch_layers=0.0, weights_bytes=2.0)
+    shared = replace(job.framework, fsdp_prefetch_layers=0.0)
     if sharding == Sharding.ZERO3:
-        shared = replace(shared, weights_bytes=0.0)
+        shared = replace(shared, weights_bytes=0.0, param_gather_bytes=0.0)
     strategy = Strategy(dp=64, sharding=sharding, dp_shard=1 if sharding == 0 else 64)
     cost = price(model, strategy, replace(job, framework=shared), constants=BARE)
     assert state_of(cost) * scale / 1e9 == pytest.approx(published, abs=0.05)
@@ -121,3 +121,19 @@ def test_interleaving_holds_more_micro_batches(
     chunked = price(model, Strategy(pp=4, vpp=vpp, schedule=schedule), constants=BARE)
     ratio = chunked.memory.by_rank[0]["activations"].item() / plain.item()
     assert ratio == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("sharding", "dp_shard"), [(Sharding.NONE, 1), (Sharding.FSDP, 8)])
+def test_weights_in_fp32_have_no_master_copy(
+    price: Price, workload: Work, sharding: Sharding, dp_shard: int
+) -> None:
+    """MaxText's 16 bytes per parameter: weight, gradient and two moments, all of four bytes."""
+    model = load_model("8b")
+    job = workload(framework="maxtext")
+    # without the layers that are gathered and reduced at the moment
+    idle = replace(job.framework, param_gather_bytes=0.0)
+    strategy = Strategy(dp=8, sharding=sharding, dp_shard=dp_shard)
+    cost = price(model, strategy, replace(job, framework=idle), constants=BARE)
+    terms = cost.memory.terms
+    assert terms["weights"] * dp_shard == pytest.approx(4 * model.n_parameters, rel=1e-6)
+    assert terms["optimizer"] * dp_shard == pytest.approx(8 * model.n_parameters, rel=1e-6)
