@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -234,7 +235,24 @@ def _storage(where: str | None) -> Any:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    _require_journal(Path(where))
     return JournalStorage(JournalFileBackend(where))
+
+
+def _require_journal(path: Path) -> None:
+    """Refuse a file that Optuna did not write, before it is written to."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    try:
+        with path.open(encoding="utf-8") as lines:
+            journal = "op_code" in json.loads(next(lines))
+    except (OSError, ValueError, TypeError):
+        journal = False
+    if not journal:
+        raise SpecError(
+            f"storage {str(path)!r} cannot be used: it is no journal of Optuna's",
+            hint="name a new file, or one that --storage made",
+        )
 
 
 @contextmanager

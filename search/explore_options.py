@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from cost_models.errors import SpecError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explore:
@@ -19,3 +21,7 @@ class Explore:
     """Name of the study in there; an existing one of the same problem is continued."""
     seeds: Any = "coarse"
     """``coarse`` starts from the frontier of a thin sample; ``none`` from nothing."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise SpecError(f"trials must be >= 1, got {self.trials}")

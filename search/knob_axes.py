@@ -13,6 +13,7 @@ that repeat another one there, are masked out.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import ceil
 from types import MappingProxyType
 from typing import Any
 
@@ -148,12 +149,24 @@ def _sharding(space: Space, facts: Facts, layouts: Strategies) -> KnobAxis:
         "sharding",
         {
             "sharding": kind,
-            "dp_shard": np.where(hsdp, group, whole),
+            "dp_shard": np.where(hsdp, np.maximum(group, 1), whole),
             "reshard_after_forward": reshards,
         },
         valid=~hsdp | inside,
         labels=tuple(rows),
     )
+
+
+def layers_to_recompute(layers: float, n_layers: int, pp: int, vpp: int) -> int | None:
+    """A count of a rank's layers, 0 for all of them, None for more than there are.
+
+    Shares, between 0 and 1, are rounded up to as many layers in every chunk.
+    """
+    largest = -(-n_layers // pp)
+    count = ceil(layers * largest / vpp) * vpp if isinstance(layers, float) else layers
+    if count > largest and not isinstance(layers, float):
+        return None
+    return count if count < largest else 0
 
 
 def _kept(space: Space, layouts: Strategies, n_layers: int) -> KnobAxis:
@@ -164,15 +177,17 @@ def _kept(space: Space, layouts: Strategies, n_layers: int) -> KnobAxis:
         settings += [
             (recompute, layers) for layers in (space.axes["recompute_layers"] if full else (0,))
         ]
-    stages, which = np.unique(np.broadcast_to(layouts.pp, layouts.shape), return_inverse=True)
+    chunks = np.stack(
+        [np.broadcast_to(column, layouts.shape) for column in (layouts.pp, layouts.vpp)], axis=1
+    )
+    stages, which = np.unique(chunks, axis=0, return_inverse=True)
     counts = np.zeros((len(settings), len(stages)), dtype=np.int64)
     valid = np.zeros(counts.shape, dtype=np.bool_)
-    for column, pp in enumerate(stages):
-        largest, seen = -(-n_layers // int(pp)), set()
+    for column, (pp, vpp) in enumerate(stages.tolist()):
+        seen = set()
         for row, (recompute, layers) in enumerate(settings):
-            count = int(np.ceil(layers * largest)) if isinstance(layers, float) else layers
-            count = 0 if count == largest else count
-            if count <= largest and (recompute, count) not in seen:
+            count = layers_to_recompute(layers, n_layers, pp, vpp)
+            if count is not None and (recompute, count) not in seen:
                 seen.add((recompute, count))
                 counts[row, column], valid[row, column] = count, True
     offloads = space.axes["activation_offload"]

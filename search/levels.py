@@ -52,9 +52,18 @@ class Question:
     problem: Problem
     constants: Constants
 
+    @property
+    def bounded(self) -> bool:
+        """The constants are such that the bound (7) holds: hiding pays, and shares are shares."""
+        c = self.constants
+        shares = (c.overlap_price, c.dp_hidden, c.fsdp_hidden, c.p2p_hidden)
+        return all(bool(np.all((np.asarray(x) >= 0) & (np.asarray(x) <= 1))) for x in shares)
+
     def seconds(self, strategies: Strategies, *, bound: bool) -> Floats:
         """Step times, or their lower bound, of the strategies' shape."""
         p = self.problem
+        if bound and not self.bounded:
+            return np.zeros(strategies.shape)
         seconds = step_time_s(
             p.model, p.cluster, p.workload, strategies, self.constants, bound=bound
         )

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from cost_models.cluster import Cluster
 from cost_models.constants import Constants
+from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
 from cost_models.partition import even_stage_layers
 from cost_models.step import step_cost
@@ -107,6 +108,11 @@ class How:
     """Deal layers to pipeline stages by what they cost, where that may help."""
     some_layers: bool = True
     """and recompute as few layers of a rank as memory asks for."""
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            known = ", ".join(get_args(Method))
+            raise SpecError(f"unknown method {self.method!r}", hint=f"known: {known}")
 
 
 def search_strategies(
