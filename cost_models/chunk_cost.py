@@ -34,6 +34,8 @@ class ChunkCost:
     """Chunks in model order, shape (chunks,); ranks, shape (pp,)."""
 
     n_micro_batches: int
+    layers: tuple[int, ...]
+    """Of each chunk."""
     rank: Ints
     """Pipeline rank of each chunk."""
     forward_s: Floats
@@ -112,6 +114,7 @@ def chunk_cost(
     nodes = max(float(np.max(work.machine.n_nodes)), 1.0)
     return ChunkCost(
         n_micro_batches=int(m),
+        layers=layers,
         rank=rank,
         forward_s=times[0],
         backward_s=times[1],

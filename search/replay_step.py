@@ -94,6 +94,12 @@ def pipeline_of(strategy: Strategy, cost: ChunkCost) -> Pipeline:
     if len(cost.rank) != stages:
         raise SpecError(f"{schedule.label} needs {stages} chunks in all, got {len(cost.rank)}")
     where = stage_of(schedule, pp, chunks)
+    # a pair hides its collectives in the replay; the cost model has its own knob for that
+    shown = 0.0 if schedule == Schedule.DUALPIPE else 1.0
+    exposed_forward, exposed_backward = (
+        shown * cost.exposed_forward_s,
+        shown * cost.exposed_backward_s,
+    )
 
     def table(values: Floats) -> Floats:
         return np.asarray(values[where])
@@ -103,11 +109,11 @@ def pipeline_of(strategy: Strategy, cost: ChunkCost) -> Pipeline:
         n_micro_batches=cost.n_micro_batches,
         pp=pp,
         n_chunks=chunks,
-        forward_s=table(cost.forward_s - cost.exposed_forward_s),
-        backward_input_s=table(cost.backward_s - cost.exposed_backward_s),
+        forward_s=table(cost.forward_s - exposed_forward),
+        backward_input_s=table(cost.backward_s - exposed_backward),
         backward_weight_s=table(cost.weight_s),
-        exposed_forward_s=table(cost.exposed_forward_s),
-        exposed_backward_s=table(cost.exposed_backward_s),
+        exposed_forward_s=table(exposed_forward),
+        exposed_backward_s=table(exposed_backward),
         p2p_s=cost.hop_s,
         activation_bytes=table(cost.activation_bytes),
         static_bytes=cost.static_bytes,
