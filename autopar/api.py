@@ -22,6 +22,7 @@ from cost_models.strategy import Precision, Strategy
 from cost_models.workload import Workload
 from search.explore_options import Explore
 from search.plan import How, Method, price_strategies, search_strategies
+from search.replay_step import StepReplay, replay_step
 from search.result import Priced, SearchResult
 from search.rules import Problem, broken_rules
 from search.space import Space
@@ -164,14 +165,58 @@ def estimate(
         optimizer=optimizer,
         framework=framework,
     )
+    _require_all_gpus(problem, one)
+    recipe = problem.workload.framework
+    numbers = constants or constants_for(problem.cluster, recipe, calibration)
+    return price_strategies(problem, [one], numbers)[0]
+
+
+def _require_all_gpus(problem: Problem, one: Strategy) -> None:
     if one.world_size != problem.cluster.n_gpus:
         raise SpecError(
             f"the strategy uses {one.world_size} GPUs (dp {one.dp} x tp {one.tp} x pp {one.pp} "
             f"x cp {one.cp}), but there are {problem.cluster.n_gpus}"
         )
+
+
+def simulate(
+    model: ModelSpec | str,
+    strategy: Strategy | Mapping[str, Any],
+    *,
+    gpus: int | None = None,
+    gpu: str | None = None,
+    cluster: Cluster | str | Path | None = None,
+    seq_len: int | None = None,
+    global_batch: int | None = None,
+    tokens_per_batch: float | None = None,
+    optimizer: Optimizer | str = "adamw",
+    framework: Framework | str = "megatron-lm",
+    launcher: str = "any",
+    constants: Constants | None = None,
+    calibration: str | Path | None = None,
+) -> StepReplay:
+    """One step of one strategy, replayed operation by operation beside its closed form.
+
+    ``result.step_time_s`` is the replayed step, ``result.priced`` what :func:`estimate`
+    says, ``result.simulation`` holds events, memory over time and the trace.
+    """
+    problem, one = _problem(
+        model,
+        _strategy(strategy),
+        launcher,
+        gpus=gpus,
+        gpu=gpu,
+        cluster=cluster,
+        seq_len=seq_len,
+        global_batch=global_batch,
+        tokens_per_batch=tokens_per_batch,
+        optimizer=optimizer,
+        framework=framework,
+    )
+    _require_all_gpus(problem, one)
     recipe = problem.workload.framework
     numbers = constants or constants_for(problem.cluster, recipe, calibration)
-    return price_strategies(problem, [one], numbers)[0]
+    return replay_step(problem, one, numbers)
 
 
 def explain(
@@ -216,4 +261,5 @@ __all__ = [
     "estimate",
     "explain",
     "search",
+    "simulate",
 ]
