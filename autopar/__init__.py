@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         estimate,
         explain,
         search,
+        simulate,
     )
 
 refuse_shadowed_packages()
@@ -38,6 +39,7 @@ __all__ = [
     "estimate",
     "explain",
     "search",
+    "simulate",
 ]
 
 
