@@ -23,6 +23,12 @@ def json_text(document: Mapping[str, Any]) -> str:
     return text + "\n"
 
 
+def json_line(document: Mapping[str, Any]) -> str:
+    """The same on one line, for documents that nobody reads."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False, default=_plain)
+    return text + "\n"
+
+
 def _plain(value: Any) -> Any:
     """What a number of numpy's is in Python, and what a set of values is as a list."""
     if isinstance(value, Enum):
