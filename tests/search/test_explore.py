@@ -80,7 +80,7 @@ def test_a_study_of_another_problem_is_refused(tmp_path: Path) -> None:
         ({"storage": "/no/such/folder/trials.log"}, "storage '/no/such.*' cannot be used"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(words: dict[str, str], message: str) -> None:
+def test_what_cannot_be_used_is_said_in_one_line(words: dict[str, Any], message: str) -> None:
     """Samplers and storages that do not work are named."""
     with pytest.raises(SpecError, match=message) as caught:
         explored(**words)

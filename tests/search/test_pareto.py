@@ -1,5 +1,7 @@
 """What is beaten is what some other row beats, however the rows come in."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ COSTS = st.lists(
 )
 
 
-def beaten(rows: list[tuple[int, ...]], index: int) -> bool:
+def beaten(rows: Sequence[tuple[int, ...]], index: int) -> bool:
     """Some other row is as good in everything and better in one, or equal and earlier."""
     mine = rows[index]
     return any(
