@@ -219,7 +219,8 @@ def rank_times(
         backward + weight + launch * (1.0 - share),
         bound=bound,
     )
-    offload = _activation_offload(work, s, busy)
+    # the host link goes on while weights are awaited
+    offload = np.maximum(_activation_offload(work, s, busy) - fsdp, 0.0)
     hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden
     price = c.overlap_price * hidden
     stall = launch + pp_comm + fsdp + offload + price
