@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from cost_models.catalog.models import load_model
+from cost_models.cluster import Cluster, Gpu
 from cost_models.constants import Constants
 from cost_models.model import ModelSpec
 from cost_models.step import StepCost
-from cost_models.strategy import Sharding, Strategy
+from cost_models.strategy import Order, Sharding, Strategy
 from cost_models.workload import Workload
 
 Price = Callable[..., StepCost]
@@ -80,3 +81,19 @@ def test_gradients_travel_in_the_framework_s_own_bytes(price: Price, workload: J
     layout = Strategy(dp=16)
     four_bytes = communication(price(model, layout, job, constants=BARE))
     assert communication(price(model, layout, two, constants=BARE)) == pytest.approx(four_bytes / 2)
+
+
+def test_the_host_link_works_while_weights_are_awaited(
+    price: Price, dense_model: ModelSpec, h100: Gpu
+) -> None:
+    """A GPU eight times faster hides less of both, which wait side by side: no slower a step."""
+    layout = Strategy(
+        dp=8, tp=2, pp=4, sharding=Sharding.HSDP, dp_shard=4, activation_offload=0.5,
+        order=Order.TP_CP_EP_PP_DP,
+    )  # fmt: skip
+    faster = replace(h100, peak_flop_per_s={k: 8 * v for k, v in h100.peak_flop_per_s.items()})
+    slow, fast = (
+        price(dense_model, layout, cluster=Cluster.of(gpu, 64)).step_time_s
+        for gpu in (h100, faster)
+    )
+    assert fast <= slow
