@@ -12,7 +12,14 @@ measured, t(x) of what is predicted, D the slope of t and W the weights of Cauch
     x = x_0 + P D' (D P D' + sigma^2 / W)^-1 (y - t(x) + D (x - x_0))                  (2)
 
 is iterated: Gauss-Newton steps in the space of the runs, so that five runs cost five
-equations however many constants there are.
+equations however many constants there are.  sigma comes down in stages, lest a bias that
+all runs share be taken for so many outliers.
+
+Which runs tell most can be said before they are measured: with K = D P D', the next is
+
+    argmax_i  sum_j K_ij^2 / (K_ii + sigma^2)                                          (3)
+
+and K loses K_i K_i' / (K_ii + sigma^2) to it.
 
 References
 ----------
@@ -21,7 +28,8 @@ References
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -33,13 +41,19 @@ from cost_models.constants import Constants
 from cost_models.fitting import CAUCHY, MEMORY_CONSTANTS, memory_priors, time_priors
 from cost_models.predictions import picked_candidates
 from cost_models.step import price
-from cost_models.units import Floats
+from cost_models.units import Floats, Ints
 
-LOCAL = 0.5
+LOCAL = 1.0
 """Spread of a site's own deviations, over that of the prior."""
+LOCAL_MEMORY = 0.25
+"""The same of the constants of the memory, which is arithmetic more than physics."""
 STEP = 1e-3
-MOST_STEPS = 12
-ENOUGH = 1e-4
+AT_ONCE = 2000
+"""Candidates, counted once for each constant, that are priced in one call."""
+STAGES = (0.3, 0.12, 0.06)
+"""Sigma of the first steps."""
+MOST_STEPS = 8
+ENOUGH = 1e-3
 """Change of the log predictions at which the steps end."""
 SITE_KIND = "framework"
 PASSES = 2
@@ -95,7 +109,12 @@ def _terms(
 
 def _nearest_covariance(matrix: Floats) -> Floats:
     """The same without the negative eigenvalues that rounded correlations can have."""
-    values, vectors = np.linalg.eigh(matrix)
+    return _nearest(matrix.tobytes(), len(matrix))
+
+
+@lru_cache(maxsize=4)
+def _nearest(matrix: bytes, size: int) -> Floats:
+    values, vectors = np.linalg.eigh(np.frombuffer(matrix).reshape(size, size))
     return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
 
 
@@ -104,8 +123,9 @@ class _Model:
 
     def __init__(self, batch: RunBatch, terms: _Terms, priors: Sequence[Prior]) -> None:
         self._batch, self._priors = batch, priors
-        levels = [levels_of(run.cluster.gpu, run.workload.framework) for run in batch.runs]
-        mine = [levels[owner] for owner in batch.owner]
+        known = {o: levels_of(batch.runs[o].cluster.gpu, batch.runs[o].workload.framework)
+                 for o in set(batch.owner.tolist())}  # fmt: skip
+        mine = [known[owner] for owner in batch.owner.tolist()]
         self._start = {
             p.name: np.array([p.start(level["architecture"]) for level in mine]) for p in priors
         }
@@ -113,6 +133,7 @@ class _Model:
             [[not e.kind or level[e.kind] == e.level for e in terms.effects] for level in mine],
             dtype=np.float64,
         )
+        self._active = [p.name for p in priors]
         self._of = {
             p.name: np.array([e.constant == p.name for e in terms.effects], dtype=np.float64)
             for p in priors
@@ -125,21 +146,40 @@ class _Model:
 
     def log_prediction(self, scaled: Mapping[str, Floats], base: Constants) -> Floats:
         """Log of the step time, or of the reported memory."""
+        return self._log(self._batch, scaled, base)
+
+    def _log(self, batch: RunBatch, scaled: Mapping[str, Floats], base: Constants) -> Floats:
         values = {p.name: p.inverse(scaled[p.name]) for p in self._priors}
         c = replace(base, **values)
         if self._priors[0].name in MEMORY_CONSTANTS:
-            return np.asarray(np.log(batch_memory(self._batch, c)[1]))
-        time = price(self._batch.work, self._batch.strategies, c, breakdown=False)
-        return np.asarray(np.log(time.total_s))
+            return np.asarray(np.log(batch_memory(batch, c)[1]))
+        return np.asarray(np.log(price(batch.work, batch.strategies, c, breakdown=False).total_s))
 
     def slopes(self, scaled: Mapping[str, Floats], base: Constants, at: Floats) -> Floats:
-        """Derivative of each log prediction by each term."""
+        """Derivative of each log prediction by each term.
+
+        Few candidates are priced once for all constants that move, many once for each.
+        """
+        n = len(at)
+        together = max(AT_ONCE // max(n, 1), 1)
         slope = np.zeros_like(self._on)
-        for name, value in scaled.items():
-            moved = dict(scaled) | {name: value + STEP}
-            change = (self.log_prediction(moved, base) - at) / STEP
-            slope += change[:, None] * self._of[name] * self._on
+        for first in range(0, len(self._active), together):
+            names = self._active[first : first + together]
+            copies = np.tile(np.arange(n), len(names))
+            moved = {name: np.tile(value, len(names)) for name, value in scaled.items()}
+            for i, name in enumerate(names):
+                moved[name][i * n : (i + 1) * n] += STEP
+            each = _take_constants(base, copies)
+            changed = self._log(self._batch.take(copies), moved, each).reshape(len(names), n)
+            for name, row in zip(names, changed, strict=True):
+                slope += ((row - at) / STEP)[:, None] * self._of[name] * self._on
+        moving = np.abs(slope).max(axis=0)
+        self._active = [name for name in self._active if np.any(moving * self._of[name] > 0.0)]
         return slope
+
+
+def _take_constants(c: Constants, index: Ints) -> Constants:
+    return Constants(**{f.name: np.asarray(getattr(c, f.name))[index] for f in fields(c)})
 
 
 def _solve(
@@ -150,26 +190,59 @@ def _solve(
     scaled = model.scaled(x)
     at = model.log_prediction(scaled, base)
     covariance = terms.covariance
-    for _ in range(MOST_STEPS):
+    for step in range(MOST_STEPS):
+        now = max(sigma, STAGES[step]) if step < len(STAGES) else sigma
         slope = model.slopes(scaled, base, at)
         residual = measured - at
-        noise = sigma**2 * (1.0 + (residual / (CAUCHY * sigma)) ** 2)
+        noise = now**2 * (1.0 + (residual / (CAUCHY * now)) ** 2)
         spread = terms.covariance @ slope.T
         gram = cho_factor(slope @ spread + np.diag(noise))
         x = terms.mean + spread @ cho_solve(gram, residual + slope @ (x - terms.mean))
         covariance = terms.covariance - spread @ cho_solve(gram, spread.T)
         scaled, before = model.scaled(x), at
         at = model.log_prediction(scaled, base)
-        if np.max(np.abs(at - before), initial=0.0) < ENOUGH:
+        if step >= len(STAGES) and np.max(np.abs(at - before), initial=0.0) < ENOUGH:
             break
     return x, covariance
+
+
+def informative_runs(
+    calibration: Calibration, batch: RunBatch, n: int, rng: np.random.Generator
+) -> list[int]:
+    """``n`` runs of ``batch`` that tell most about the others' step times, by (3).
+
+    The first is drawn at random; no measurement is looked at.
+    """
+    picked = picked_candidates(batch, calibration)
+    owners = [int(o) for o in picked.owner]
+    levels = _levels(picked)
+    terms = _terms(calibration, time_priors(), levels, LOCAL)
+    model = _Model(picked, terms, time_priors())
+    base = batch_constants(picked, calibration)
+    scaled = model.scaled(terms.mean)
+    slope = model.slopes(scaled, base, model.log_prediction(scaled, base))
+    gram = slope @ terms.covariance @ slope.T
+    noise = max(calibration.time_spread.residual_sd, LEAST_SD) ** 2
+    found: list[int] = []
+    for _ in range(min(n, len(owners))):
+        gain = (gram**2).sum(axis=0) / (np.diag(gram) + noise)
+        gain[found] = -1.0
+        one = int(np.argmax(gain)) if found else int(rng.integers(len(owners)))
+        found.append(one)
+        gram = gram - np.outer(gram[:, one], gram[one]) / (gram[one, one] + noise)
+    return [owners[one] for one in found]
+
+
+def _levels(batch: RunBatch) -> list[dict[str, str]]:
+    """Levels of the runs that have candidates."""
+    runs = [batch.runs[owner] for owner in dict.fromkeys(batch.owner)]
+    return [levels_of(run.cluster.gpu, run.workload.framework) for run in runs]
 
 
 def recalibrated(
     calibration: Calibration,
     batch: RunBatch,
     *,
-    local: float = LOCAL,
     provenance: Mapping[str, Any] | None = None,
 ) -> Calibration:
     """``calibration`` fitted to the runs of ``batch`` that were measured.
@@ -180,8 +253,8 @@ def recalibrated(
     found = calibration
     picked = picked_candidates(batch, found)
     for _ in range(PASSES):
-        time = _fitted(calibration, picked, "time", local)
-        memory = _fitted(calibration, picked, "memory", local)
+        time = _fitted(calibration, picked, "time")
+        memory = _fitted(calibration, picked, "memory")
         found = _joined(calibration, time, memory, provenance)
         again = picked_candidates(batch, found)
         if again.strategies.rows() == picked.strategies.rows():
@@ -191,7 +264,7 @@ def recalibrated(
 
 
 def _fitted(
-    calibration: Calibration, picked: RunBatch, quantity: Literal["time", "memory"], local: float
+    calibration: Calibration, picked: RunBatch, quantity: Literal["time", "memory"]
 ) -> tuple[_Terms, bool]:
     """Terms of one quantity after its measured runs; whether there were any."""
     values = [
@@ -204,12 +277,9 @@ def _fitted(
     if not len(kept):
         return _terms(calibration, priors, [], 0.0), False
     part = picked.take(kept)
-    levels = [
-        levels_of(picked.runs[o].cluster.gpu, picked.runs[o].workload.framework)
-        for o in dict.fromkeys(part.owner)
-    ]
     spread = calibration.time_spread if quantity == "time" else calibration.memory_spread
-    terms = _terms(calibration, priors, levels, local)
+    local = LOCAL if quantity == "time" else LOCAL_MEMORY
+    terms = _terms(calibration, priors, _levels(part), local)
     model = _Model(part, terms, priors)
     base = batch_constants(part, calibration)
     x, covariance = _solve(model, terms, base, measured[kept], max(spread.residual_sd, LEAST_SD))

@@ -18,7 +18,7 @@ from cost_models.calibration import Calibration
 from cost_models.errors import SpecError
 from cost_models.metrics import Bools, all_figures, judged, summary_of
 from cost_models.predictions import Predictions, predict_batch
-from cost_models.recalibration import recalibrated
+from cost_models.recalibration import informative_runs, recalibrated
 from cost_models.runs import COLUMNS, Run, UnreadableRunError, parse_run, read_table, slow_regime
 from cost_models.strategy import Recompute, Strategy
 from cost_models.units import Floats
@@ -167,12 +167,12 @@ def validate_table(
 ) -> Validation:
     """Predict every run of ``table`` and say how wrong the predictions are.
 
-    With ``calibrate_on``, that many runs of every source, chosen by ``seed``, adjust the
-    constants for the source's other runs and are left out of what is reported.
+    With ``calibrate_on``, that many runs of every source adjust the constants for the
+    source's other runs and are left out of what is reported; see :func:`chosen_runs`.
     """
     runs = table.runs
     batch = run_batch(runs)
-    chosen = chosen_runs(runs, calibrate_on, seed)
+    chosen = chosen_runs(runs, batch, calibrate_on, seed, calibration)
     predictions = predict_batch(batch, calibration)
     if calibrate_on:
         predictions = adjusted(runs, batch, predictions, chosen, calibration)
@@ -198,15 +198,26 @@ def validate_table(
     )
 
 
-def chosen_runs(runs: Sequence[Run], n: int, seed: int) -> Bools:
-    """``n`` runs of every source, drawn from those whose step time is known and healthy."""
+def chosen_runs(
+    runs: Sequence[Run], batch: RunBatch, n: int, seed: int, calibration: Calibration
+) -> Bools:
+    """``n`` runs of every source, the first by ``seed`` and the others where they tell most.
+
+    They are drawn from those whose step time is known and healthy.
+    """
     chosen = np.zeros(len(runs), dtype=np.bool_)
+    if not n:
+        return chosen
     slow = slow_regime(runs)
-    usable = [run.step_time_s is not None and not odd for run, odd in zip(runs, slow, strict=True)]
-    for source in dict.fromkeys(run.source for run in runs):
-        mine = [i for i, run in enumerate(runs) if run.source == source and usable[i]]
+    usable = np.array(
+        [run.step_time_s is not None and not odd for run, odd in zip(runs, slow, strict=True)]
+    )
+    sources = np.array([run.source for run in runs])
+    for source in dict.fromkeys(sources[usable].tolist()):
+        mine = usable & (sources == source)
         draw = np.random.default_rng([seed, crc32(source.encode())])
-        chosen[draw.permutation(mine)[:n].astype(np.int64)] = True
+        part = batch.take(np.flatnonzero(mine[batch.owner]))
+        chosen[informative_runs(calibration, part, n, draw)] = True
     return chosen
 
 
