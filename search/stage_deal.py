@@ -12,9 +12,10 @@ if anything does; a bisection on the limit finds the least.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heapreplace
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,21 +84,11 @@ def deal_in_order(problem: StageProblem) -> StagePlan:
     >>> plan.stage_layers, plan.slowest_s
     ((4, 1), 5.0)
     """
-    line = _Line(problem)
-    capacity = problem.row("capacity_bytes")
-    most_s = float(problem.row("chunk_s").max() + problem.row("layer_s").sum())
-    if line.ends(most_s, capacity) is None:
+    layers = _line_of(problem).deal(problem.row("capacity_bytes").tolist())
+    if layers is None:
         return StagePlan(proof=Proof.INFEASIBLE)
-    slowest_s = _least(lambda limit: line.ends(limit, capacity) is not None, most_s)
-    full = float(capacity.max())
-    fullest = _least(
-        lambda limit: line.ends(slowest_s, np.minimum(capacity, limit)) is not None, full
-    )
-    ends = line.ends(slowest_s, np.minimum(capacity, fullest))
-    if ends is None:
-        raise RuntimeError("a layout that was there is gone")
-    answer = Answer(tuple(np.diff([0, *ends]).tolist()), (0,) * problem.n_chunks)
-    return StagePlan.of(problem, Proof.OPTIMAL, answer, slowest_s)
+    answer = Answer(layers, (0,) * problem.n_chunks)
+    return StagePlan.of(problem, Proof.OPTIMAL, answer, 0.0)
 
 
 def _least(holds: Callable[[float], bool], high: float) -> float:
@@ -112,38 +103,61 @@ def _least(holds: Callable[[float], bool], high: float) -> float:
     return high
 
 
-class _Line:
-    """Chunks in model order, one on each rank."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Ranks in model order with one chunk each; what a layer costs may differ by rank."""
 
-    def __init__(self, problem: StageProblem) -> None:
-        self._problem = problem
-        self._seconds: list[float] = _before(problem.row("layer_s")).tolist()
-        state, kept = (_before(problem.row(n)) for n in ("layer_bytes", "activation_bytes"))
-        self._held: list[list[float]] = [
-            (state + flying * kept).tolist() for flying in problem.row("in_flight").tolist()
-        ]
-        self._fixed_s: list[float] = problem.row("chunk_s").tolist()
-        self._fixed_bytes: list[float] = problem.row("chunk_bytes").tolist()
+    seconds: Sequence[Sequence[float]]
+    """For each rank, time of the layers before each layer, shape (layers + 1,)."""
+    held: Sequence[Sequence[float]]
+    """The same of memory."""
+    fixed_s: Sequence[float]
+    """Time of each rank beside its layers."""
+    fixed_bytes: Sequence[float]
+    min_layers: int = 1
 
-    def ends(self, limit_s: float, capacity_bytes: Floats) -> list[int] | None:
+    def deal(self, capacity_bytes: Sequence[float]) -> tuple[int, ...] | None:
+        """Layers of each rank: the slowest as fast as can be, then the fullest as empty."""
+        most_s = max(f + s[-1] for f, s in zip(self.fixed_s, self.seconds, strict=True))
+        if self._ends(most_s, capacity_bytes) is None:
+            return None
+        slowest_s = _least(lambda limit: self._ends(limit, capacity_bytes) is not None, most_s)
+
+        def within(limit: float) -> list[int] | None:
+            return self._ends(slowest_s, [min(room, limit) for room in capacity_bytes])
+
+        ends = within(_least(lambda limit: within(limit) is not None, max(capacity_bytes)))
+        return None if ends is None else tuple(b - a for a, b in pairwise([0, *ends]))
+
+    def _ends(self, limit_s: float, room: Sequence[float]) -> list[int] | None:
         """Ends of all chunks within the limits; None where there are none."""
-        p, seconds = self._problem, self._seconds
-        room: list[float] = capacity_bytes.tolist()
-        ends, begin = [], 0
-        for k, held in enumerate(self._held):
+        ends, begin, n = [], 0, len(self.seconds[0]) - 1
+        for k, (seconds, held) in enumerate(zip(self.seconds, self.held, strict=True)):
             end = min(
-                bisect_right(seconds, limit_s - self._fixed_s[k] + seconds[begin]),
-                bisect_right(held, room[k] - self._fixed_bytes[k] + held[begin]),
-                p.n_layers + 1 - p.min_layers * (p.n_chunks - 1 - k),
+                bisect_right(seconds, limit_s - self.fixed_s[k] + seconds[begin]),
+                bisect_right(held, room[k] - self.fixed_bytes[k] + held[begin]),
+                n + 1 - self.min_layers * (len(room) - 1 - k),
             )
-            if end - 1 - begin < p.min_layers:
+            if end - 1 - begin < self.min_layers:
                 return None
             begin = end - 1
             ends.append(begin)
-        return ends if begin == p.n_layers else None
+        return ends if begin == n else None
 
 
-def _before(table: Floats) -> Floats:
+def _line_of(problem: StageProblem) -> Line:
+    state, kept = (before(problem.row(n)) for n in ("layer_bytes", "activation_bytes"))
+    return Line(
+        seconds=[before(problem.row("layer_s")).tolist()] * problem.pp,
+        held=[(state + f * kept).tolist() for f in problem.row("in_flight").tolist()],
+        fixed_s=problem.row("chunk_s").tolist(),
+        fixed_bytes=problem.row("chunk_bytes").tolist(),
+        min_layers=problem.min_layers,
+    )
+
+
+def before(table: Floats) -> Floats:
+    """Sum of the values before each place, and of all."""
     return np.concatenate([[0.0], np.cumsum(table)])
 
 
