@@ -90,6 +90,8 @@ def frontier_of(problem: Problem, candidates: Strategies, constants: Constants) 
     mask = pareto_mask(cost.memory.total_bytes, cost.step_time_s)
     rows = price_strategies(problem, ordered.take(mask).rows(), constants)
     rows.sort(key=lambda row: (row.step_time_s, row.memory_bytes))
+    if not problem.launcher.lists_stages:
+        return rows
     return [_spelled_out(problem, row) for row in rows]
 
 
@@ -141,7 +143,7 @@ def search_strategies(
     found = _found(problem, space, census, constants, seed, how, progress)
     frontier = frontier_of(problem, found.candidates, constants)
     certificate = found.certificate
-    if how.refine and frontier:
+    if how.refine and frontier and problem.launcher.lists_stages:
         refined = refine(
             problem,
             space,

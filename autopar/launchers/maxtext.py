@@ -104,15 +104,17 @@ def emit(plan: Plan) -> Emission:
     )
 
 
-def read(files: Mapping[str, str]) -> Reading:
+def read(files: Mapping[str, str], *, world_size: int | None = None) -> Reading:
     """A MaxText YAML, a command with ``key=value`` overrides, or both.
+
+    ``world_size`` fills the axes that take what is left.
 
     Raises
     ------
     SpecError
         With the file, and the line or field, for what is no MaxText configuration.
     """
-    return maxtext_reader.read(files)
+    return maxtext_reader.read(files, world_size=world_size)
 
 
 def _require_expressible(s: Strategy, plan: Plan) -> None:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from math import prod
+from dataclasses import replace
+from math import gcd, prod
 from pathlib import PurePath
 from typing import Any
 
@@ -25,6 +26,10 @@ from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strat
 
 _OVERRIDE = re.compile(r"([a-z]\w*)=(.*)", re.DOTALL)
 _WHAT_IS_LEFT = -1
+_USUAL = {"ici_fsdp_parallelism": _WHAT_IS_LEFT, "dcn_data_parallelism": _WHAT_IS_LEFT}
+"""What ``base.yml`` leaves open."""
+_SLICE = 8
+"""GPUs in a slice, where only the number of all GPUs is known."""
 
 
 def document(name: str, values: Mapping[str, Any]) -> Document:
@@ -32,8 +37,8 @@ def document(name: str, values: Mapping[str, Any]) -> Document:
     return Document(name, values)
 
 
-def read(files: Mapping[str, str]) -> Reading:
-    """See :func:`autopar.launchers.maxtext.read`."""
+def read(files: Mapping[str, str], *, world_size: int | None = None) -> Reading:
+    """See :func:`autopar.launchers.maxtext.read`; ``world_size`` fills axes of -1."""
     values: dict[str, Any] = {}
     for name, text in files.items():
         if PurePath(name).suffix in (".yml", ".yaml"):
@@ -44,9 +49,11 @@ def read(files: Mapping[str, str]) -> Reading:
     if not values:
         raise SpecError(f"{next(iter(files), 'maxtext')}: no configuration of maxtext in there")
     fields = Document(next(iter(files)), values)
+    if world_size is not None:
+        values |= _filled(fields, world_size)
     model = _model(fields)
     strategy = strategy_of(fields, model)
-    unknown = [axis for axis in _axes() if fields.values.get(axis) == _WHAT_IS_LEFT]
+    unknown = [a for a in _axes() if fields.values.get(a, _USUAL.get(a)) == _WHAT_IS_LEFT]
     world = None if unknown else strategy.world_size
     if world is not None:
         strategy = effective(strategy, model)
@@ -67,6 +74,22 @@ def read(files: Mapping[str, str]) -> Reading:
         ignored=fields.unread(),
         notes=notes,
     )
+
+
+def _filled(fields: Document, world: int) -> dict[str, int]:
+    """The axes that take what is left: first the one inside slices, then the one across."""
+    sizes = {a: fields.size(a, _USUAL.get(a, 1), least=_WHAT_IS_LEFT) for a in _axes()}
+    left, over = divmod(world, prod(size for size in sizes.values() if size > 0))
+    if over:
+        raise SpecError(f"{fields.name}: {world} GPUs are no multiple of the axes that are given")
+    inside = prod(s for axis, s in sizes.items() if axis.startswith("ici_") and s > 0)
+    filled = {}
+    for axis in (axis for axis, size in sizes.items() if size == _WHAT_IS_LEFT):
+        across = any(a.startswith("dcn_") and s == _WHAT_IS_LEFT for a, s in sizes.items())
+        room = gcd(left, max(_SLICE // inside, 1)) if axis.startswith("ici_") and across else left
+        filled[axis] = room
+        left //= room
+    return filled
 
 
 def strategy_of(fields: Document, model: ModelSpec | None) -> Strategy:
@@ -164,7 +187,7 @@ def _model(fields: Document) -> ModelSpec | None:
     name = fields.values.get("model_name", "default")
     fields.has("model_name")
     if isinstance(name, str) and name != "default":
-        return named_model(name)
+        return _overridden(fields, named_model(name))
     decoder = fields.values.get("decoder_block")
     if decoder not in ("llama2", "qwen2", "qwen3", "qwen3_moe", "mixtral", "mistral"):
         return None
@@ -191,6 +214,21 @@ def _model(fields: Document) -> ModelSpec | None:
         qkv_bias=fields.flag("attention_bias", default=False),
         **sizes,
     )
+
+
+def _overridden(fields: Document, model: ModelSpec | None) -> ModelSpec | None:
+    """A named model with the sizes that the file gives in its place."""
+    if model is None:
+        return None
+    sizes: dict[str, Any] = {
+        ours: fields.size(theirs, getattr(model, ours)) for ours, theirs in SHAPE
+    }
+    if all(getattr(model, name) == size for name, size in sizes.items()):
+        return model
+    layers = sizes["n_layers"]
+    for name in ("moe_layers", "sliding_window_layers"):
+        sizes[name] = tuple(layer for layer in getattr(model, name) if layer < layers)
+    return replace(model, name=f"{model.name} with {layers} layers", **sizes)
 
 
 def _overrides(text: str, name: str) -> dict[str, Any]:

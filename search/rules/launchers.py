@@ -48,6 +48,8 @@ class Launcher:
     """Modules that are recomputed whenever any other is."""
     experts_cut_with_heads: bool = False
     """Expert tensor parallel is no choice of its own; see ``habits.py``."""
+    lists_stages: bool = True
+    """The layers of each stage can be said one by one; else it deals them out itself."""
     decides: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Axes that it decides by itself, with the values that it may come to."""
 
@@ -107,6 +109,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
             overlap_ep=False,
             activation_offload=False,
             gathers_ahead=(Sharding.ZERO3,),
+            lists_stages=False,
             decides={"overlap_param_gather": (True, False), "reshard_after_forward": (True,)},
         ),
         Launcher(
@@ -144,6 +147,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
             optimizer_offload=False,
             activation_offload=False,
             gathers_ahead=(),
+            lists_stages=False,
             decides={"overlap_param_gather": (False,)},
         ),
         Launcher(
@@ -161,6 +165,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
             overlap_tp=False,
             overlap_ep=False,
             partial_offload=False,
+            lists_stages=False,
             decides={
                 **_ALWAYS_OVERLAPS,
                 "overlap_p2p": (True,),
