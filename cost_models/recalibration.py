@@ -12,8 +12,7 @@ measured, t(x) of what is predicted, D the slope of t and W the weights of Cauch
     x = x_0 + P D' (D P D' + sigma^2 / W)^-1 (y - t(x) + D (x - x_0))                  (2)
 
 is iterated: Gauss-Newton steps in the space of the runs, so that five runs cost five
-equations however many constants there are.  sigma comes down in stages, lest a bias that
-all runs share be taken for so many outliers.
+equations however many constants there are.
 
 Which runs tell most can be said before they are measured: with K = D P D', the next is
 
@@ -43,15 +42,13 @@ from cost_models.predictions import picked_candidates
 from cost_models.step import price
 from cost_models.units import Floats, Ints
 
-LOCAL = 1.0
+LOCAL = 1.5
 """Spread of a site's own deviations, over that of the prior."""
-LOCAL_MEMORY = 0.25
+LOCAL_MEMORY = 0.5
 """The same of the constants of the memory, which is arithmetic more than physics."""
 STEP = 1e-3
 AT_ONCE = 2000
 """Candidates, counted once for each constant, that are priced in one call."""
-STAGES = (0.3, 0.12, 0.06)
-"""Sigma of the first steps."""
 MOST_STEPS = 8
 ENOUGH = 1e-3
 """Change of the log predictions at which the steps end."""
@@ -190,18 +187,17 @@ def _solve(
     scaled = model.scaled(x)
     at = model.log_prediction(scaled, base)
     covariance = terms.covariance
-    for step in range(MOST_STEPS):
-        now = max(sigma, STAGES[step]) if step < len(STAGES) else sigma
+    for _ in range(MOST_STEPS):
         slope = model.slopes(scaled, base, at)
         residual = measured - at
-        noise = now**2 * (1.0 + (residual / (CAUCHY * now)) ** 2)
+        noise = sigma**2 * (1.0 + (residual / (CAUCHY * sigma)) ** 2)
         spread = terms.covariance @ slope.T
         gram = cho_factor(slope @ spread + np.diag(noise))
         x = terms.mean + spread @ cho_solve(gram, residual + slope @ (x - terms.mean))
         covariance = terms.covariance - spread @ cho_solve(gram, spread.T)
         scaled, before = model.scaled(x), at
         at = model.log_prediction(scaled, base)
-        if step >= len(STAGES) and np.max(np.abs(at - before), initial=0.0) < ENOUGH:
+        if np.max(np.abs(at - before), initial=0.0) < ENOUGH:
             break
     return x, covariance
 
