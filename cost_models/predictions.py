@@ -1,7 +1,7 @@
 """What is expected of measured runs: step time, memory and the chance to fit, with intervals."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -40,6 +40,10 @@ PREDICTED = (
     "memory_high_bytes",
     "fullest_rank_bytes",
     "fit_probability",
+    "usable_bytes",
+    "time_log_sd",
+    "memory_log_sd",
+    "fullest_log_sd",
 )
 
 
@@ -59,6 +63,11 @@ class Predictions:
     fullest_rank_bytes: Floats
     """Reserved memory of the fullest rank: what runs out."""
     fit_probability: Floats
+    usable_bytes: Floats
+    time_log_sd: Floats
+    """Standard deviation of the logarithm, by equation (1) of uncertainty."""
+    memory_log_sd: Floats
+    fullest_log_sd: Floats
     notes: list[str]
 
     def with_runs(self, places: Ints, others: "Predictions") -> "Predictions":
@@ -76,6 +85,26 @@ class Predictions:
             strategies=Strategies.concatenate([self.strategies, others.strategies]).take(order),
             notes=[notes[i] for i in order],
             **{name: put(name) for name in PREDICTED},
+        )
+
+    def with_spread(self, time_variance: Floats, memory_variance: Floats) -> "Predictions":
+        """The same with so much added to the variances of the logarithms."""
+        time_sd = np.sqrt(self.time_log_sd**2 + time_variance)
+        memory_sd = np.sqrt(self.memory_log_sd**2 + memory_variance)
+        fullest_sd = np.sqrt(self.fullest_log_sd**2 + memory_variance)
+        time = interval(self.step_time_s, time_sd)
+        shown = interval(self.memory_bytes, memory_sd)
+        fits = fit_probability(self.fullest_rank_bytes, self.usable_bytes, fullest_sd)
+        return replace(
+            self,
+            step_time_low_s=time.low,
+            step_time_high_s=time.high,
+            memory_low_bytes=shown.low,
+            memory_high_bytes=shown.high,
+            fit_probability=np.where([note == EMPTY_STAGE for note in self.notes], 0.0, fits),
+            time_log_sd=time_sd,
+            memory_log_sd=memory_sd,
+            fullest_log_sd=fullest_sd,
         )
 
 
@@ -114,12 +143,13 @@ def predict_picked(batch: RunBatch, calibration: Calibration) -> Predictions:
         return np.log(batch_memory(batch, c)[0])
 
     cost = batch_cost(batch, constants)
-    time = interval(cost.step_time_s, sd(log_time, calibration.time_spread, TIME_CONSTANTS))
+    time_sd = sd(log_time, calibration.time_spread, TIME_CONSTANTS)
     spread = calibration.memory_spread
-    shown = interval(cost.reported_bytes, sd(log_reported, spread, MEMORY_CONSTANTS))
-    fits = fit_probability(
-        cost.memory_bytes, batch.usable_bytes, sd(log_fullest, spread, MEMORY_CONSTANTS)
-    )
+    memory_sd = sd(log_reported, spread, MEMORY_CONSTANTS)
+    fullest_sd = sd(log_fullest, spread, MEMORY_CONSTANTS)
+    time = interval(cost.step_time_s, time_sd)
+    shown = interval(cost.reported_bytes, memory_sd)
+    fits = fit_probability(cost.memory_bytes, batch.usable_bytes, fullest_sd)
     s = batch.strategies
     empty = np.array(
         [
@@ -140,6 +170,10 @@ def predict_picked(batch: RunBatch, calibration: Calibration) -> Predictions:
         memory_high_bytes=shown.high,
         fullest_rank_bytes=cost.memory_bytes,
         fit_probability=np.where(empty, 0.0, fits),
+        usable_bytes=batch.usable_bytes,
+        time_log_sd=time_sd,
+        memory_log_sd=memory_sd,
+        fullest_log_sd=fullest_sd,
         notes=[EMPTY_STAGE if none else "" for none in empty],
     )
 
