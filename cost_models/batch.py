@@ -65,8 +65,10 @@ def run_batch(runs: Sequence[Run]) -> RunBatch:
     """Count the work of all candidates of all runs."""
     groups: dict[Any, list[tuple[int, Strategy]]] = {}
     for index, run in enumerate(runs):
-        key = (run.model, id(run.cluster.gpu), run.cluster.name, run.cluster.n_gpus,
-               run.cluster.gpus_per_node, run.cluster.nic_bandwidth_Bps, run.workload)  # fmt: skip
+        box = run.cluster
+        wires = (box.nvlink_bandwidth_Bps, box.nic_bandwidth_Bps, box.nvlink_domain)
+        machine = (id(box.gpu), box.n_gpus, box.gpus_per_node, *wires)
+        key = (run.model, machine, run.workload)
         groups.setdefault(key, []).extend((index, s) for s in candidates(run))
     works, memories, columns, owners, usable, sizes = [], [], [], [], [], []
     for members in groups.values():

@@ -36,8 +36,8 @@ Bools = NDArray[np.bool_]
 
 CAUCHY = 1.5
 """Residuals beyond this many sigma lose their pull."""
-SOURCE_SD = 0.04
-STAGES = (0.3, 0.12, 0.06, 0.05)
+SOURCE_SD = 0.06
+STAGES = (0.3, 0.12, 0.08)
 """Sigma of each stage: log step time."""
 MEMORY_STAGES = (0.3, 0.1, 0.06)
 STEP = 1e-3

@@ -67,6 +67,9 @@ class Framework:
 
     flash_attention: bool = True
     """The score matrix is never kept."""
+    elementwise_passes: float = 1.0
+    """Bytes that norms, residuals and activations move, over fused kernels'; eager PyTorch
+    reads and writes every intermediate."""
     norm_saved_bytes: float = 2.0
     """Per hidden scalar and norm: the norm's input (2), its fp32 copy (4) where unfused."""
     norm_output_saved: bool = True

@@ -241,14 +241,16 @@ def _model(cells: _Cells, flash_attention: bool) -> ModelSpec:
 
 
 @cache
-def _gpu_box(gpu: str, per_node: int, network: str, n_gpus: int) -> Cluster:
+def _gpu_box(gpu: str, per_node: int, inside: str, network: str, n_gpus: int) -> Cluster:
     base = Cluster.of(load_gpu(gpu), n_gpus)
-    nic = _nic_bandwidth_Bps(network, per_node) or base.nic_bandwidth_Bps
+    nic = _bandwidth_Bps(network, NETWORKS) or base.nic_bandwidth_Bps
+    nvlink = _bandwidth_Bps(inside, NVLINKS) or base.nvlink_bandwidth_Bps
     domain = base.nvlink_domain if base.nvlink_domain > per_node else per_node
     return replace(
         base,
         gpus_per_node=per_node,
         nic_bandwidth_Bps=nic,
+        nvlink_bandwidth_Bps=nvlink,
         nvlink_domain=min(domain, max(n_gpus, 1)),
     )
 
@@ -266,12 +268,12 @@ NETWORKS: tuple[tuple[str, float], ...] = (
 """Bandwidth per GPU and direction that a source's network note means, B/s."""
 
 
-def _nic_bandwidth_Bps(note: str, per_node: int) -> float | None:
-    del per_node
-    for words, bandwidth in NETWORKS:
-        if words in note:
-            return bandwidth
-    return None
+NVLINKS: tuple[tuple[str, float], ...] = (("4 links per GPU", 4 * 25e9),)
+"""The same of a source's note on NVLink: a third-generation link carries 25 GB/s each way."""
+
+
+def _bandwidth_Bps(note: str, known: Sequence[tuple[str, float]]) -> float | None:
+    return next((bandwidth for words, bandwidth in known if words in note), None)
 
 
 _SCHEDULES = {
@@ -315,7 +317,9 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         raise UnknowableRunError("gpu", "is not stated")
     with _blaming("gpu"):
         per_node = cells.whole("gpus_per_node") or load_gpu(gpu).gpus_per_node
-        cluster = _gpu_box(gpu, per_node, cells.text("inter_bw_note"), gpus)
+        cluster = _gpu_box(
+            gpu, per_node, cells.text("intra_bw_note"), cells.text("inter_bw_note"), gpus
+        )
     with _blaming("framework"):
         framework = load_framework(cells.text("framework") or "megatron-lm")
     partition = framework.partition

@@ -18,7 +18,7 @@ less than t_r grows, so that (5) at max t_r and with the least (2) and (4) of an
 such a bound; where a schedule's bubble may shrink as work grows it counts as nothing.  (7)
 
 A layer that the GPU would finish before the host has issued the next one takes the
-host's time: with x the GPU's seconds and y the host's, (x^k + y^k)^(1/k), k = 16.     (6)
+host's time: with x the GPU's seconds and y the host's, (x^k + y^k)^(1/k), k = 6.      (6)
 
 Terms are seconds of the slowest rank and sum to the step; ``hidden_s`` is the
 communication that runs under compute and costs only ``overlap_price`` of itself.
@@ -41,7 +41,7 @@ from cost_models.units import Floats, Ints
 from cost_models.work import Group, Work, step_work
 from cost_models.workload import Workload
 
-SHARP = 16.0
+SHARP = 6.0
 """The k of equation (6): the longer of the two, with a rounded corner."""
 
 TIME_TERMS = (
@@ -224,6 +224,8 @@ def rank_times(
     hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden
     price = c.overlap_price * hidden
     stall = launch + pp_comm + fsdp + offload + price
+    if bound:  # while a pipeline fills, the kernels alone are certain not to shrink
+        only_steady = stall - filling
     stalls = {
         "pp_comm": pp_comm,
         "fsdp_comm": fsdp,
@@ -411,7 +413,8 @@ def price(
     busy = forward + backward + weight
     # what the host loses where sends and receives alternate is not lost while a pipeline fills
     steady = at_slowest(ranks.only_steady)
-    everywhere = _all_stages(work, s, total - ranks.only_steady, busy - steady) + steady
+    everywhere = _all_stages(work, s, total - ranks.only_steady, busy - steady)
+    everywhere = everywhere if bound else everywhere + steady
     m = work.n_micro_batches
     _, bubble = pipeline_s(
         s.schedule,

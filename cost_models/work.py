@@ -262,6 +262,7 @@ def _layer(model: ModelSpec, workload: Workload, s: Strategies, tokens: Floats) 
     w = shards.widths(model, s)
     h, up = model.hidden_size, 2.0 if model.gated_mlp else 1.0
     framework = workload.framework
+    passes = framework.elementwise_passes
     # each rank routes its own share of the tokens; expert-tensor-parallel gathers them
     routed = tokens / s.tp * model.top_k * s.etp
     experts = np.maximum(model.n_experts / s.ep, 1.0)
@@ -298,11 +299,11 @@ def _layer(model: ModelSpec, workload: Workload, s: Strategies, tokens: Floats) 
             kept_windowed=np.asarray(share * (1.0 - share / 2.0)),
             unfused_bytes=np.asarray(unfused * w.heads * tokens * workload.sequence_length),
         ),
-        norm_bytes=np.asarray(2.0 * hidden_passes * h / w.sequence_parts * tokens),
+        norm_bytes=np.asarray(passes * 2.0 * hidden_passes * h / w.sequence_parts * tokens),
         attention_bytes=np.asarray(
-            2.0 * (4.0 if model.qk_norm else 2.0) * (w.query + w.kv) * tokens
+            passes * 2.0 * (4.0 if model.qk_norm else 2.0) * (w.query + w.kv) * tokens
         ),
-        dense_bytes=np.asarray(2.0 * (up + 1.0) * w.ffn * tokens),
+        dense_bytes=np.asarray(passes * 2.0 * (up + 1.0) * w.ffn * tokens),
         moe_bytes=np.asarray(
             2.0 * (up + 1.0) * (w.moe_ffn * routed + w.shared_ffn * tokens)
             + 8.0 * h * routed
