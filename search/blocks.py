@@ -24,6 +24,7 @@ from cost_models.strategy import (
 from cost_models.units import Ints
 from search.axes import KNOB_AXES
 from search.canonical import REGATHERED, canonical, replicas
+from search.knob_axes import layers_to_recompute
 from search.rules.rule import LAYOUT_AXES, Mask, Problem, Rule
 from search.space import Space
 
@@ -48,6 +49,7 @@ class Facts:
 
     dp: int
     pp: int
+    vpp: int
     tensor: bool
     context: bool
     expert: bool
@@ -75,6 +77,7 @@ def _facts(space: Space, layouts: Strategies) -> tuple[list[Facts], np.ndarray[A
             for column in (
                 layouts.dp,
                 layouts.pp,
+                layouts.vpp,
                 layouts.tp > 1,
                 layouts.cp > 1,
                 layouts.ep > 1,
@@ -85,7 +88,7 @@ def _facts(space: Space, layouts: Strategies) -> tuple[list[Facts], np.ndarray[A
         axis=1,
     )
     rows, which = np.unique(columns, axis=0, return_inverse=True)
-    facts = [Facts(int(r[0]), int(r[1]), *(bool(x) for x in r[2:])) for r in rows]
+    facts = [Facts(int(r[0]), int(r[1]), int(r[2]), *(bool(x) for x in r[3:])) for r in rows]
     return facts, which.reshape(-1)
 
 
@@ -116,16 +119,15 @@ def _sharding_choices(space: Space, facts: Facts) -> list[tuple[Any, ...]]:
 
 def _recompute_choices(space: Space, facts: Facts, n_layers: int) -> list[tuple[Any, ...]]:
     """Recompute with the layers of one pipeline rank, shares resolved and rounded up."""
-    largest = -(-n_layers // facts.pp)
     found: dict[tuple[Any, ...], None] = {}
     for recompute in space.axes["recompute"]:
         if recompute != Recompute.FULL:
             found[recompute, 0] = None
             continue
         for layers in space.axes["recompute_layers"]:
-            count = int(np.ceil(layers * largest)) if isinstance(layers, float) else layers
-            if count <= largest:
-                found[recompute, 0 if count == largest else count] = None
+            count = layers_to_recompute(layers, n_layers, facts.pp, facts.vpp)
+            if count is not None:
+                found[recompute, count] = None
     return list(found)
 
 

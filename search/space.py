@@ -139,15 +139,13 @@ def _module_sets(problem: Problem, *, every: bool) -> tuple[Recompute, ...]:
     """Sets of modules to recompute, none of them inside another of the same set."""
     launcher, absent = problem.launcher, missing_modules(problem)
     if not every:
-        along = launcher.recomputed_along & ~absent
-        sets = [Recompute.NONE, Recompute.CORE_ATTN | along, Recompute.FULL]
-        return tuple(s for s in sets if launcher.has_recompute(s))
+        return _usual_sets(problem)
     usable = [
         flag
         for flag in Recompute
         if flag != Recompute.FULL and launcher.has_recompute(flag) and not flag & absent
     ]
-    if launcher.name == "megatron" and not problem.model.is_moe:
+    if not _activation_alone(problem):
         usable = [flag for flag in usable if flag != Recompute.ACTIVATION]
     sets = [Recompute.NONE]
     for flag in usable:
@@ -156,6 +154,24 @@ def _module_sets(problem: Problem, *, every: bool) -> tuple[Recompute, ...]:
     sets = [modules for modules in sets if not modules or modules & along == along]
     full = [Recompute.FULL] if launcher.has_recompute(Recompute.FULL) else []
     return (*sorted(sets), *full)
+
+
+def _usual_sets(problem: Problem) -> tuple[Recompute, ...]:
+    """Nothing, the attention, what is cheap to compute again, the dense MLP, and whole layers."""
+    launcher, absent = problem.launcher, missing_modules(problem)
+    if not _activation_alone(problem):
+        absent |= Recompute.ACTIVATION
+    some = launcher.recompute & ~absent
+    cheap = (Recompute.LAYERNORM | Recompute.ACTIVATION | Recompute.MLA_UP_PROJ) & some
+    along = launcher.recomputed_along & ~absent
+    sets = [Recompute.CORE_ATTN & some, cheap, Recompute.MLP & some]
+    sets = [modules | along for modules in sets if modules]
+    return tuple(dict.fromkeys([Recompute.NONE, *sets, Recompute.FULL & some]))
+
+
+def _activation_alone(problem: Problem) -> bool:
+    """The non-linearity can be recomputed by itself; Megatron-LM's is the experts'."""
+    return problem.launcher.name != "megatron" or problem.model.is_moe
 
 
 def _nested(problem: Problem, modules: Recompute) -> bool:
@@ -196,7 +212,7 @@ def _core_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
         "dp_shard": (0,),
         "reshard_after_forward": (True,),
         "recompute": _module_sets(problem, every=False),
-        "recompute_layers": (0,),
+        "recompute_layers": (0, 0.25, 0.5, 0.75) if launcher.some_layers else (0,),
         "cp_comm": _known(comms if long else comms[:1], launcher.cp_comms),
         "optimizer_offload": (0.0,),
         "activation_offload": (0.0,),
@@ -218,6 +234,16 @@ def _schedules(launcher: Launcher, *, every: bool) -> tuple[Schedule, ...]:
     if not every and Schedule._1F1B not in some:
         some = launcher.schedules
     return some if Schedule._1F1B in some else (Schedule._1F1B, *some)
+
+
+def _offloads(problem: Problem) -> tuple[float, ...]:
+    """Shares of the activations; Megatron-LM takes whole layers of a dense model, not the last."""
+    if not problem.launcher.activation_offload:
+        return (0.0,)
+    layers = problem.model.n_layers
+    if problem.launcher.name == "megatron" and not problem.model.is_moe:
+        return tuple(dict.fromkeys((0.0, layers // 2 / layers, (layers - 1) / layers)))
+    return (0.0, 0.5, 1.0)
 
 
 def _experts_cut(problem: Problem) -> bool:
@@ -249,10 +275,9 @@ def _full_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
         "dp_shard": groups if groups and Sharding.HSDP in launcher.shardings else (0,),
         "reshard_after_forward": (True, False),
         "recompute": _module_sets(problem, every=True),
-        "recompute_layers": (0, 0.25, 0.5, 0.75) if launcher.some_layers else (0,),
         "cp_comm": launcher.cp_comms,
         "optimizer_offload": shares if launcher.optimizer_offload else (0.0,),
-        "activation_offload": (0.0, 0.5, 1.0) if launcher.activation_offload else (0.0,),
+        "activation_offload": _offloads(problem),
         "overlap_grad_reduce": (True, False),
         "overlap_param_gather": (True, False),
         "overlap_p2p": (True, False),

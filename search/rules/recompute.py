@@ -34,6 +34,19 @@ def supported(problem: Problem) -> list[Precision]:
     return [p for p in Precision if p.label in problem.cluster.gpu.peak_flop_per_s]
 
 
+def _by_layers_alone(problem: Problem, s: Strategies) -> Mask:
+    """Offload module by module runs beside both, but leaves on the GPU what a dense MLP keeps."""
+    alone = (s.recompute == Recompute.NONE) & (s.pp == 1)
+    return np.asarray((s.activation_offload == 0) | alone | problem.model.is_moe)
+
+
+def _whole_layers(problem: Problem, s: Strategies) -> Mask:
+    total = problem.model.n_layers
+    layers = np.rint(s.activation_offload * total)
+    whole = (layers / total == s.activation_offload) & (layers < total)
+    return np.asarray(whole | problem.model.is_moe)
+
+
 RECOMPUTE_RULES = (
     Rule(
         name="recompute_modules_exist",
@@ -79,18 +92,28 @@ RECOMPUTE_RULES = (
         reads=("recompute", "activation_offload"),
         holds=lambda p, s: (s.activation_offload == 0) | (s.recompute & Recompute.FULL == 0),
         why=lambda p, s: f"activation_offload {s.activation_offload:g} with recompute full",
-        launchers=only("any", "maxtext"),
+        launchers=only("any", "maxtext", "megatron"),
     ),
     Rule(
-        name="activation_offload_alone",
-        sentence="Layers are offloaded by share only without recompute and without a pipeline.",
+        name="dense_offload_needs_one_stage",
+        sentence="A dense model is offloaded by layers, without recompute and without a pipeline.",
         reads=("pp", "recompute", "activation_offload"),
-        holds=lambda p, s: (
-            (s.activation_offload == 0) | ((s.recompute == Recompute.NONE) & (s.pp == 1))
-        ),
+        holds=_by_layers_alone,
         why=lambda p, s: (
             f"activation_offload {s.activation_offload:g} with recompute {s.recompute.label} "
-            f"and pipeline_parallel {s.pp}"
+            f"and pipeline_parallel {s.pp}, in a model without experts"
+        ),
+        launchers=only("megatron"),
+    ),
+    Rule(
+        name="dense_offload_is_layers",
+        sentence="What is offloaded of a dense model is whole layers, and one of them stays.",
+        reads=("activation_offload",),
+        holds=_whole_layers,
+        why=lambda p, s: (
+            f"activation_offload {s.activation_offload:g} is "
+            f"{s.activation_offload * p.model.n_layers:g} of {p.model.n_layers} layers: it must be "
+            f"a whole number up to {p.model.n_layers - 1}"
         ),
         launchers=only("megatron"),
     ),

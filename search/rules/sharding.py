@@ -3,6 +3,7 @@
 import numpy as np
 
 from cost_models.strategy import Order, Precision, Recompute, Sharding, Strategies
+from cost_models.units import Ints
 from search.rules.rule import Mask, Problem, Rule, only
 
 GATHERED = (Sharding.ZERO2, Sharding.FSDP, Sharding.HSDP)
@@ -17,6 +18,17 @@ def _whole_group(_: Problem, s: Strategies) -> Mask:
 def _part_of_group(_: Problem, s: Strategies) -> Mask:
     inside = (s.dp_shard > 1) & (s.dp_shard < s.dp) & (s.dp % s.dp_shard == 0)
     return np.asarray((s.sharding != Sharding.HSDP) | inside)
+
+
+def _copies(s: Strategies) -> Ints:
+    """Groups of hsdp that each hold the whole state."""
+    return np.asarray(np.maximum(s.dp // s.dp_shard, 1))
+
+
+def _experts_copied(problem: Problem, s: Strategies) -> Mask:
+    if not problem.model.is_moe:
+        return np.asarray(np.True_)
+    return np.asarray((s.sharding != Sharding.HSDP) | (s.edp % _copies(s) == 0))
 
 
 def _sharded_state(_: Problem, s: Strategies) -> Mask:
@@ -46,6 +58,17 @@ SHARDING_RULES = (
         ),
     ),
     Rule(
+        name="hsdp_copies_experts",
+        sentence="Under hsdp the experts' ranks split into as many groups as the others.",
+        reads=("tp", "cp", "dp", "ep", "etp", "sharding", "dp_shard"),
+        holds=_experts_copied,
+        why=lambda p, s: (
+            f"the experts' data-parallel size {s.edp} is not divisible by dp {s.dp} / dp_shard "
+            f"{s.dp_shard} = {s.dp // s.dp_shard}"
+        ),
+        launchers=only("megatron"),
+    ),
+    Rule(
         name="zero_gradients_need_one_stage",
         sentence="ZeRO-2 and ZeRO-3 do not run inside DeepSpeed's pipeline.",
         reads=("pp", "sharding"),
@@ -60,14 +83,6 @@ SHARDING_RULES = (
         holds=lambda p, s: (s.sharding != Sharding.ZERO3) | (s.pp == 1),
         why=lambda p, s: f"sharding zero3 with pipeline_parallel {s.pp}",
         launchers=only("any"),
-    ),
-    Rule(
-        name="zero3_without_tp",
-        sentence="Automatic tensor parallel runs under ZeRO-0 to 2.",
-        reads=("tp", "sharding"),
-        holds=lambda p, s: (s.sharding != Sharding.ZERO3) | (s.tp == 1),
-        why=lambda p, s: f"sharding zero3 with tensor_parallel {s.tp}",
-        launchers=only("deepspeed"),
     ),
     Rule(
         name="fsdp_keeps_default_order",

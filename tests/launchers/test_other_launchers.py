@@ -48,16 +48,21 @@ UNCHECKED: dict[str, dict[str, str]] = {
         "gpu_has_precision": "a converter asks the GPU, which the check pretends to be able",
     },
     "deepspeed": {
-        "zero3_without_tp": "0.19.8 runs automatic tensor parallel under ZeRO-3: ours is stricter",
         "sequence_fits_positions": "DeepSpeed does not see the model",
         "zero_gradients_need_one_stage": "the pipeline engine refuses it when it starts",
         "optimizer_offload_needs_sharding": "we leave offload out of the JSON under stage 0",
         "tp_divides_heads": "AutoTP gives the ranks unequal shares",
         "ep_divides_experts": "checked when the experts are found in the model",
+        "experts_cut_with_heads": "no field for it: the JSON runs as what the rule asks for",
+        "weights_gathered_ahead": "no field for it: the JSON runs as what the rule asks for",
+        "offload_is_of_shards": "we leave offload out of the JSON under stage 0",
+        "part_offload_needs_zero3": "we leave the ratio out of the JSON under other stages",
     },
     "accelerate": {
         "hsdp_splits_group": "hsdp over one rank, or over all, is just another name for it",
+        "experts_cut_with_heads": "no field for it: the plan runs as what the rule asks for",
         "optimizer_offload_needs_sharding": "without sharding there is no fsdp_config to say it",
+        "offload_is_of_shards": "without sharding there is no fsdp_config to say it",
         "tp_divides_kv_heads": "Accelerate does not see the model",
         "tp_divides_heads": "Accelerate does not see the model",
         "cp_splits_sequence": "Accelerate does not see the sequence",
@@ -72,20 +77,19 @@ UNCHECKED: dict[str, dict[str, str]] = {
         "cp_splits_sequence": "shows when the batch is laid out",
         "sp_splits_sequence": "shows when the batch is laid out",
         "replicas_need_sharding": "not asked of it",
+        "experts_cut_with_heads": "no field for it: the plan runs as what the rule asks for",
+        "norms_recomputed_along": "no field for it: the plan runs as what the rule asks for",
+        "weights_shard_over_experts": "no field for it: such an axis always shards the weights",
+        "ep_divides_weight_shards": "whole weights have no shards to divide: the rule above",
     },
 }
 """Rules of ours that the launcher's parsers do not check, and why."""
 
 STRICTER: dict[str, dict[str, str]] = {
     "torchtitan": {},
-    "deepspeed": {
-        "pp": "AutoEP with AutoTP needs one pipeline stage; the rules do not know yet",
-        "optimizer_offload": "AutoEP with AutoTP refuses offload; the rules do not know yet",
-    },
+    "deepspeed": {},
     "accelerate": {},
-    "maxtext": {
-        "ep": "the expert axis is cut out of the sharded ranks; the rules do not know yet",
-    },
+    "maxtext": {},
 }
 """Knobs for which emitting refuses plans that the rules call legal."""
 

@@ -206,6 +206,13 @@ CASES: list[Case] = [
         "hsdp with dp_shard 8 of dp 8",
     ),
     (
+        "hsdp_copies_experts",
+        MOE,
+        {"dp": 8, "ep": 2, "sharding": Sharding.HSDP, "dp_shard": 4},
+        {"dp": 8, "ep": 6, "etp": 1, "sharding": Sharding.HSDP, "dp_shard": 4},
+        "data-parallel size 1 is not divisible by dp 8 / dp_shard 4 = 2",
+    ),
+    (
         "zero_gradients_need_one_stage",
         DEEPSPEED,
         {"sharding": Sharding.ZERO2},
@@ -218,13 +225,6 @@ CASES: list[Case] = [
         {"sharding": Sharding.ZERO3},
         {"pp": 2, "sharding": Sharding.ZERO3},
         "sharding zero3 with pipeline_parallel 2",
-    ),
-    (
-        "zero3_without_tp",
-        DEEPSPEED,
-        {"sharding": Sharding.ZERO3},
-        {"tp": 2, "sharding": Sharding.ZERO3},
-        "sharding zero3 with tensor_parallel 2",
     ),
     (
         "fsdp_keeps_default_order",
@@ -333,11 +333,18 @@ CASES: list[Case] = [
         "activation_offload 0.5 with recompute full",
     ),
     (
-        "activation_offload_alone",
+        "dense_offload_needs_one_stage",
         DENSE,
         {"activation_offload": 0.5},
         {"activation_offload": 0.5, "pp": 2},
-        "pipeline_parallel 2",
+        "recompute none and pipeline_parallel 2",
+    ),
+    (
+        "dense_offload_is_layers",
+        DENSE,
+        {"activation_offload": 0.875},
+        {"activation_offload": 1.0},
+        "activation_offload 1 is 8 of 8 layers",
     ),
     (
         "gpu_has_precision",
