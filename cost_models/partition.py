@@ -92,9 +92,12 @@ def _chunk_bounds(
         return start, stop
     ends = np.cumsum(given, axis=0)
     shape = ends.shape[1:]
-    index = np.broadcast_to(np.minimum(chunk, len(ends) - 1), shape)[None]
-    stop_given = np.take_along_axis(ends, index, axis=0)[0]
-    start_given = stop_given - np.take_along_axis(np.asarray(given), index, axis=0)[0]
+    several = chunk.shape[: max(chunk.ndim - len(shape), 0)]
+    index = np.broadcast_to(np.minimum(chunk, len(ends) - 1), (*(several or (1,)), *shape))
+    stop_given = np.take_along_axis(ends, index, axis=0)
+    start_given = stop_given - np.take_along_axis(np.asarray(given), index, axis=0)
+    if not several:
+        stop_given, start_given = stop_given[0], start_given[0]
     told = given.any(axis=0)
     return np.where(told, start_given, start), np.where(told, stop_given, stop)
 
@@ -144,19 +147,20 @@ def _held(
     windowed = _mask(model.sliding_window_layers, model.n_layers)
     windowed_before = np.concatenate([[0], np.cumsum(windowed)])
     pp, vpp = strategies.pp, strategies.vpp
-    n_layers = n_moe = n_windowed = n_first = np.zeros(())
-    for index in range(int(vpp.max())):
-        turned = v_shaped & (index % 2 == 1)
-        chunk = index * pp + np.where(turned, pp - 1 - rank, rank)
-        start, stop = _chunk_bounds(chunk, model, framework, strategies)
-        present = index < vpp
-        n_layers = n_layers + np.where(present, stop - start, 0)
-        n_first = np.asarray(n_layers) if index == 0 else n_first
-        start, stop = (np.minimum(np.maximum(n, 0), model.n_layers) for n in (start, stop))
-        n_moe = n_moe + np.where(present, moe_before[stop] - moe_before[start], 0)
-        n_windowed = n_windowed + np.where(
-            present, windowed_before[stop] - windowed_before[start], 0
-        )
+    n_dims = max(np.ndim(x) for x in (pp, vpp, v_shaped, rank))
+    index = np.arange(int(vpp.max())).reshape(-1, *(1,) * n_dims)
+    turned = v_shaped & (index % 2 == 1)
+    chunk = index * pp + np.where(turned, pp - 1 - rank, rank)
+    start, stop = _chunk_bounds(chunk, model, framework, strategies)
+
+    def over_chunks(values: Ints) -> Floats:
+        return np.asarray(np.where(index < vpp, values, 0).sum(axis=0), dtype=np.float64)
+
+    n_layers = over_chunks(stop - start)
+    n_first = np.asarray((stop - start)[0], dtype=np.float64)
+    start, stop = (np.minimum(np.maximum(n, 0), model.n_layers) for n in (start, stop))
+    n_moe = over_chunks(moe_before[stop] - moe_before[start])
+    n_windowed = over_chunks(windowed_before[stop] - windowed_before[start])
     return n_layers, n_moe, n_windowed, n_first
 
 

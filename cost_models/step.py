@@ -221,6 +221,8 @@ def rank_times(
     )
     # the host link goes on while weights are awaited
     offload = np.maximum(_activation_offload(work, s, busy) - fsdp, 0.0)
+    if bound:  # the less is hidden the better, where the host link is waited for anyhow
+        fsdp_hidden = np.maximum(fsdp_hidden - offload, 0.0)
     hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden
     price = c.overlap_price * hidden
     stall = launch + pp_comm + fsdp + offload + price
