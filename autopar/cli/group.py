@@ -20,6 +20,8 @@ COMMANDS = {
     "search": "The Pareto frontier of memory against step time",
     "estimate": "One strategy, with its full breakdown of time and memory",
     "simulate": "One step of one strategy, replayed as events",
+    "improve": "A better plan for a job that exists, change by change",
+    "emit": "The files that start a strategy",
     "explain": "Why a strategy is illegal, does not fit, or is slower",
     "validate": "How far predictions are from measured runs",
     "calibrate": "Fit the constants to measured runs of your own",

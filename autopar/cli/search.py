@@ -8,9 +8,12 @@ from autopar import api
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.how import how_options, how_words
+from autopar.cli.mixed import pools_of, search_several
 from autopar.cli.options import axis_options, csv_option, json_option, problem_options
 from autopar.cli.parsing import Whole
 from autopar.cli.problem import command_words, counts_of, machine, search_words, space_words
+from autopar.cli.writing import check_emission, emit_options, write_plan
+from autopar.emission import others_of, plan_of
 from autopar.report.documents import rows_csv, search_document
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
@@ -54,6 +57,8 @@ from search.result import SearchResult
     help="A third axis, for --gpus like 256,512 or 256-1024.  [default there: gpus]",
 )
 @how_options
+@click.option("--emit", metavar="NAME", help="Write the best row's files for this launcher.")
+@emit_options
 @json_option
 @csv_option
 def command(**options: Any) -> int:
@@ -66,10 +71,16 @@ def command(**options: Any) -> int:
     check_writable("--csv", csv_path)
     if json_path == csv_path == STDOUT:
         raise click.UsageError("--json - and --csv - both want standard output")
+    check_emission(options)
+    pools = pools_of(options)
+    if pools:
+        return search_several(options, pools)
     with Bar("searching") as progress:
         result = _search(options, progress)
     if not result.counts.legal:
         return complain_all(nothing_lines(result), WRONG_INPUT)
+    if options["emit"] is not None and result.frontier:
+        _emit(result, options)
     if json_path is not None:
         write_text("--json", json_path, json_text(search_document(result)))
     if csv_path is not None:
@@ -81,6 +92,15 @@ def command(**options: Any) -> int:
         if path not in (None, STDOUT):
             narrate(f"wrote {path}")
     return 0 if result.frontier else complain_all(nothing_lines(result), NOTHING_FITS)
+
+
+def _emit(result: SearchResult, options: dict[str, Any]) -> None:
+    """The best row's files; what is said of them goes beside the answer."""
+    best = plan_of(result, result.frontier[0])
+    quiet = {**options, "json_path": None}
+    write_plan(
+        best, options["emit"], rank=1, others=others_of(result, 1), options=quiet, beside=True
+    )
 
 
 def _search(options: dict[str, Any], progress: Bar) -> SearchResult:

@@ -39,9 +39,14 @@ def launcher(name: str) -> ModuleType:
     return _module("launcher", name, LAUNCHERS)
 
 
+def wrapper(name: str) -> ModuleType:
+    """The wrapper's module; raises SpecError with the nearest name for an unknown one."""
+    return _module("wrapper", name, WRAPPERS)
+
+
 def wrap(emission: Emission, plan: Plan, kind: str) -> Emission:
     """The same files with those added that start them under ``kind``."""
-    wrapped: Emission = _module("wrapper", kind, WRAPPERS).wrap(emission, plan)
+    wrapped: Emission = wrapper(kind).wrap(emission, plan)
     return wrapped
 
 

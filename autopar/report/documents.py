@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from autopar.launchers.plan import Emission, Plan
 from autopar.report.catalog import gpu_document, model_document
 from cost_models.cluster import Cluster
 from cost_models.workload import Workload
@@ -15,6 +16,8 @@ from search.rules import Problem
 
 SEARCH_SCHEMA = "autopar/search/1"
 ESTIMATE_SCHEMA = "autopar/estimate/1"
+IMPROVE_SCHEMA = "autopar/improve/1"
+EMIT_SCHEMA = "autopar/emit/1"
 
 
 def search_document(result: SearchResult, top: int | None = None) -> dict[str, Any]:
@@ -54,6 +57,26 @@ def estimate_document(
         "broken_rules": list(broken),
         "fits": row.memory_bytes <= problem.cluster.usable_memory_bytes,
         "job_memory_bytes": dict(totals),
+    }
+
+
+def emit_document(
+    emission: Emission, plan: Plan, *, rank: int, wrapper: str | None, out: str
+) -> dict[str, Any]:
+    """Which files were written for which strategy, and what they leave unsaid."""
+    predicted = {} if plan.prediction is None else asdict(plan.prediction)
+    return {
+        "schema": EMIT_SCHEMA,
+        "launcher": emission.launcher,
+        "targets": emission.targets,
+        "wrapper": wrapper,
+        "out": out,
+        "files": list(emission.files),
+        "not_expressed": list(emission.not_expressed),
+        "model": plan.model.name,
+        "rank": rank,
+        "strategy": plan.strategy.to_json(),
+        **{name: value for name, value in predicted.items() if value is not None},
     }
 
 
