@@ -91,6 +91,8 @@ class ModelSpec:
     """A gate scalar in front of the shared expert (Qwen 2 MoE)."""
     moe_layers: tuple[int, ...] = ()
     """Indices of the layers whose MLP is a mixture of experts."""
+    n_expert_groups: int = 0
+    """Groups that the experts are dealt into, for routing limited to some of them."""
     routed_groups: int = 0
     """A token's experts lie in at most this many groups of experts, one group on each node
     (node-limited routing of DeepSeek V3); 0 is no limit."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cost_models.catalog.cluster_files import POOL, Pool, read_pools
 from cost_models.catalog.files import CATALOG, build, did_you_mean, line_of, names_in, read_toml
-from cost_models.cluster import Cluster, Gpu
+from cost_models.cluster import Cluster, Gpu, alike, joined
 from cost_models.errors import SpecError
 from cost_models.units import GIB
 
@@ -60,7 +60,7 @@ def load_cluster(
 ) -> Cluster:
     """One set of equal GPUs: from a ``.toml`` file, a catalog cluster or a GPU's usual box.
 
-    ``n_gpus`` and ``gpu`` replace what the file says.  What the file says of the network
+    Pools of a file that are alike are one set.  ``n_gpus`` and ``gpu`` replace what the file says.  What the file says of the network
     stays; its price goes with its own GPU.
 
     Raises
@@ -72,13 +72,16 @@ def load_cluster(
     >>> load_cluster("h100", n_gpus=64).nic_bandwidth_Bps
     50000000000.0
     """
-    path = _cluster_path(path_or_name)
+    path = cluster_path(path_or_name)
     if path is None:
         usual = _usual_box(str(path_or_name)) if gpu is None else load_gpu(gpu)
         if n_gpus is None:
             raise SpecError(f"nobody says how many {usual.name} GPUs", hint=_SAY_N_GPUS)
         return Cluster.of(usual, n_gpus)
     pools = read_pools(path)
+    several = [_cluster(pool) for pool in pools] if len(pools) > 1 and n_gpus is None else []
+    if several and gpu is None and alike(several):
+        return joined(several)
     if len(pools) != 1:
         raise SpecError(
             f"{line_of(path, POOL)}: lists {len(pools)} pools where one cluster is wanted"
@@ -94,7 +97,7 @@ def load_pools(path_or_name: str | Path) -> tuple[Cluster, ...]:
     SpecError
         As :func:`load_cluster`, with the line inside the pool that is at fault.
     """
-    path = _cluster_path(path_or_name)
+    path = cluster_path(path_or_name)
     if path is None:
         raise SpecError(
             f"no cluster is called {str(path_or_name)!r}",
@@ -139,7 +142,7 @@ def _read_gpu(path: Path) -> tuple[Gpu, tuple[str, ...]]:
     return build(Gpu, table, path), tuple(aliases)
 
 
-def _cluster_path(path_or_name: str | Path) -> Path | None:
+def cluster_path(path_or_name: str | Path) -> Path | None:
     """The file that is meant, or None where the word names no cluster; it may name a GPU."""
     text = str(path_or_name)
     if isinstance(path_or_name, Path) or text.endswith(".toml"):

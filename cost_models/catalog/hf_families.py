@@ -192,7 +192,13 @@ def _qwen3_moe(config: JsonFile) -> Fields:
 
 
 def _deepseek(
-    config: JsonFile, *, first_moe_layer: int, shared_experts: int, balanced_by_bias: bool
+    config: JsonFile,
+    *,
+    first_moe_layer: int,
+    shared_experts: int,
+    balanced_by_bias: bool,
+    groups_by_default: int,
+    groups_met_by_default: int,
 ) -> Fields:
     """Multi-head latent attention; experts from a layer on, every ``moe_layer_freq``-th.
 
@@ -216,6 +222,9 @@ def _deepseek(
     if n_experts is None:
         return fields
     width = config.size("moe_intermediate_size")
+    groups = config.size("n_group", default=groups_by_default)
+    met = config.size("topk_group", default=groups_met_by_default)
+    limited = {"n_expert_groups": groups, "routed_groups": met} if met < groups else {}
     first = config.count("first_k_dense_replace", default=first_moe_layer)
     every = config.size("moe_layer_freq", default=1)
     return (
@@ -230,15 +239,30 @@ def _deepseek(
             * config.count("n_shared_experts", default=shared_experts, null=0),
         )
         | {"router_bias": balanced_by_bias}
+        | limited
     )
 
 
 def _deepseek_v2(config: JsonFile) -> Fields:
-    return _deepseek(config, first_moe_layer=0, shared_experts=2, balanced_by_bias=False)
+    return _deepseek(
+        config,
+        first_moe_layer=0,
+        shared_experts=2,
+        balanced_by_bias=False,
+        groups_by_default=1,
+        groups_met_by_default=1,
+    )
 
 
 def _deepseek_v3(config: JsonFile) -> Fields:
-    return _deepseek(config, first_moe_layer=3, shared_experts=1, balanced_by_bias=True)
+    return _deepseek(
+        config,
+        first_moe_layer=3,
+        shared_experts=1,
+        balanced_by_bias=True,
+        groups_by_default=8,
+        groups_met_by_default=4,
+    )
 
 
 def _gpt_oss(config: JsonFile) -> Fields:

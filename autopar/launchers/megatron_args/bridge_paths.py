@@ -17,6 +17,7 @@ _MODEL_SAME = (
     *("window_size", "window_attn_skip_freq", "normalization", "position_embedding_type"),
     *("add_bias_linear", "add_qkv_bias", "make_vocab_size_divisible_by", "hidden_dropout"),
     *("attention_dropout", "moe_layer_freq", "moe_ffn_hidden_size", "moe_router_topk"),
+    *("moe_router_num_groups", "moe_router_group_topk"),
     *("moe_router_pre_softmax", "moe_router_score_function", "moe_router_enable_expert_bias"),
     *("moe_router_dtype", "moe_shared_expert_intermediate_size", "moe_shared_expert_gate"),
     *("moe_grouped_gemm", "moe_token_dispatcher_type", "moe_permute_fusion", "mtp_num_layers"),

@@ -68,6 +68,8 @@ MODEL = (
     _row("moe_layer_freq", "str", "1"),
     _row("moe_ffn_hidden_size", "int"),
     _row("moe_router_topk", "int", 2),
+    _row("moe_router_num_groups", "int"),
+    _row("moe_router_group_topk", "int"),
     _row("moe_router_pre_softmax", "on"),
     _row("moe_router_score_function", "str", "softmax"),
     _row("moe_router_enable_expert_bias", "on"),

@@ -94,6 +94,9 @@ def _write_experts(model: ModelSpec) -> Values:
         values |= {"moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True}
     elif model.top_k == 1:
         values["moe_router_pre_softmax"] = True
+    if model.routed_groups:
+        values["moe_router_num_groups"] = model.n_expert_groups
+        values["moe_router_group_topk"] = model.routed_groups
     if model.shared_expert_ffn_size:
         values["moe_shared_expert_intermediate_size"] = model.shared_expert_ffn_size
         values["moe_shared_expert_gate"] = model.shared_expert_gate
@@ -237,6 +240,8 @@ def _read_experts(values: Mapping[str, Any], layers: int) -> dict[str, Any]:
     found = {
         "n_experts": experts,
         "top_k": get(values, "moe_router_topk"),
+        "n_expert_groups": get(values, "moe_router_num_groups") or 0,
+        "routed_groups": get(values, "moe_router_group_topk") or 0,
         "moe_ffn_size": width,
         "moe_layers": read_pattern(
             str(get(values, "moe_layer_freq")), layers, field="moe_layer_freq"

@@ -46,6 +46,8 @@ MODEL_ARGS=(
     --moe-layer-freq '([0]*3+[1]*58)'
     --moe-ffn-hidden-size 2048
     --moe-router-topk 8
+    --moe-router-num-groups 8
+    --moe-router-group-topk 4
     --moe-router-score-function sigmoid
     --moe-router-enable-expert-bias
     --moe-router-dtype fp32
