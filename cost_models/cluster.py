@@ -9,8 +9,8 @@ are ``stride`` apart has
 members in one NVLink domain of ``domain`` GPUs, and size / inside domains.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -148,3 +148,14 @@ class Cluster:
         """Members of one group that share an NVLink domain, equation (1); arrays broadcast."""
         reach = np.floor(self.nvlink_domain / np.asarray(stride, dtype=np.float64))
         return np.clip(reach, 1.0, np.asarray(size, dtype=np.float64))
+
+
+def alike(pools: Sequence[Cluster]) -> bool:
+    """All pools are the same machines, however many of them."""
+    first = pools[0]
+    return all(replace(pool, n_gpus=first.n_gpus, name=first.name) == first for pool in pools)
+
+
+def joined(pools: Sequence[Cluster]) -> Cluster:
+    """Pools that are alike as one cluster."""
+    return replace(pools[0], n_gpus=sum(pool.n_gpus for pool in pools))

@@ -43,6 +43,8 @@ class _Ranks:
     forward: Floats
     backward: Floats
     weight: Floats
+    only_steady: Floats
+    """Of one micro-batch, not lost while the pipeline fills."""
     hidden: Floats
     """Communication under compute, once a step."""
     once: Floats
@@ -71,7 +73,7 @@ def pooled_step(
 
     forward, backward, weight = pick("forward"), pick("backward"), pick("weight")
     total = forward + backward + weight
-    slowest = int(np.argmax(total))
+    slowest, steady = int(np.argmax(total)), pick("only_steady")
     constants = [pools[k][1] for k in used]
     m = workload.global_batch_size / (strategy.micro_batch_size * strategy.dp)
     spent, _ = pipeline_s(
@@ -82,7 +84,7 @@ def pooled_step(
         forward_s=forward[slowest],
         backward_s=backward[slowest],
         weight_s=weight[slowest],
-        all_stages_s=total.sum(),
+        all_stages_s=(total - steady).sum() + steady[slowest],
         p2p_s=max(every[k].hop_s for k in used),
     )
     price = max(float(c.overlap_price) for c in constants)
@@ -130,6 +132,7 @@ def _ranks(
         forward=each(ranks.forward),
         backward=each(ranks.backward),
         weight=each(ranks.weight),
+        only_steady=each(ranks.only_steady),
         hidden=each(hidden),
         once=each(exposed + update + host),
         bytes=np.array([float(np.max(value)) for value in held]),

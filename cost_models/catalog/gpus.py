@@ -60,8 +60,8 @@ def load_cluster(
 ) -> Cluster:
     """One set of equal GPUs: from a ``.toml`` file, a catalog cluster or a GPU's usual box.
 
-    Pools of a file that are alike are one set.  ``n_gpus`` and ``gpu`` replace what the file says.  What the file says of the network
-    stays; its price goes with its own GPU.
+    Pools of a file that are alike are one set.  ``n_gpus`` and ``gpu`` replace what the
+    file says.  What it says of the network stays; its price goes with its own GPU.
 
     Raises
     ------
