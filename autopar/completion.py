@@ -29,7 +29,7 @@ FRAMEWORKS: Mapping[str, str] = {
     "maxtext": "maxtext",
 }
 """Whose memory and overlap habits each launcher's jobs have."""
-_NO_TRANSFORMER = re.compile(r"mamba|hybrid_(layer|override)_pattern|is_hybrid_model")
+_NO_TRANSFORMER = re.compile(r"mamba|hybrid[_-](layer|override)[_-]pattern|is[_-]hybrid[_-]model")
 _SAYS_ITS_BATCH = ("megatron", "megatron-bridge", "torchtitan", "maxtext")
 """Launchers whose readers know the batch of any number of GPUs."""
 _CUT_WITH_HEADS = ("deepspeed", "accelerate", "maxtext")

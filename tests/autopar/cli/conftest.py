@@ -20,15 +20,21 @@ class Ran:
 Run = Callable[..., Ran]
 
 
+def _ran(capsys: pytest.CaptureFixture[str], words: list[str]) -> Ran:
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    printed = capsys.readouterr()
+    code = left.value.code
+    return Ran(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run ``autopar`` with these words; each may hold several, parted by spaces."""
+    return lambda *words: _ran(capsys, [part for word in words for part in word.split()])
 
-    def command(*words: str) -> Ran:
-        with pytest.raises(SystemExit) as left:
-            cli.main([part for word in words for part in word.split()])
-        printed = capsys.readouterr()
-        code = left.value.code
-        return Ran(code if isinstance(code, int) else 0, printed.out, printed.err)
 
-    return command
+@pytest.fixture
+def run_words(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``autopar`` with exactly these words, blanks and all."""
+    return lambda *words: _ran(capsys, list(words))
