@@ -41,8 +41,8 @@ ITEM = (
 MEMORY = ("sharding", "sequence_parallel", "precision", "kept", "optimizer_offload")
 CELL = ("kept", "optimizer_offload")
 LAST = ("overlap_p2p", "reduce")
-CELLS = 1 << 20
-"""Entries of one array, about; arrays of this size stay in the cache."""
+CELLS = 1 << 21
+"""Entries of the largest array of a block, about: the fewer blocks the less overhead."""
 
 
 @dataclass(frozen=True, slots=True)
