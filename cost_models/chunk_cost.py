@@ -103,7 +103,7 @@ def chunk_cost(
         _split(_per(getattr(ranks, k), pp), _per(getattr(alone, k), len(held)), rank)
         for k in ("forward", "backward", "weight")
     ]
-    exposed = sum(_per(ranks.terms[name], pp) for name in COLLECTIVES) / 2.0
+    exposed = np.asarray(sum(_per(ranks.terms[name], pp) for name in COLLECTIVES) / 2.0)
     static, moving = _memory(model, workload, one, constants, held, m)
     grads, grads_hidden = gradients_s(
         work, one, constants, wires, ranks.forward, ranks.backward + ranks.weight

@@ -23,7 +23,7 @@ from cost_models.validation import calibrate_table, read_run_table
     cls=ExampleCommand,
     examples=(
         "autopar calibrate runs.csv --out calibration.json",
-        "autopar search --gpus 512 --model 70b --calibration calibration.json",
+        "autopar calibrate more.csv --from calibration.json --out calibration2.json",
     ),
 )
 @click.argument("runs", metavar="RUNS.csv")
@@ -39,7 +39,8 @@ def command(**options: Any) -> int:
     """Fit the constants to runs of your own, starting from what is known already.
 
     Five runs are enough to help and hundreds are not too many; what they do not speak of
-    stays as it is.  An interrupted fit leaves the old file as it was.
+    stays as it is.  `autopar search --calibration PATH` uses the result.  An interrupted fit
+    leaves the old file as it was.
     """
     path, out, json_path = Path(options["runs"]), options["out"], options["json_path"]
     check_writable("--out", out)

@@ -10,7 +10,7 @@ from autopar.report.estimate_view import strategy_line
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
 from autopar.report.words import gib_words, percent, seconds, seconds_alike
-from cost_models.units import Floats, gib
+from cost_models.units import gib
 from search.plan import versions
 from search.replay_step import StepReplay
 
@@ -29,7 +29,8 @@ def shown_ranks(pp: int) -> list[int]:
     >>> shown_ranks(4), shown_ranks(64)
     ([0, 1, 2, 3], [0, 9, 18, 27, 36, 45, 54, 63])
     """
-    return np.unique(np.linspace(0, pp - 1, min(pp, MOST_RANKS)).round().astype(int)).tolist()
+    spread = np.unique(np.linspace(0, pp - 1, min(pp, MOST_RANKS)).round())
+    return [int(rank) for rank in spread]
 
 
 def memory_chart(replay: StepReplay, rank: int, most_bytes: float, width: int = CHART) -> str:
@@ -80,7 +81,7 @@ def ranks_table(replay: StepReplay) -> Table:
 
 def rank_layers(replay: StepReplay) -> list[int]:
     """Layers on every pipeline rank."""
-    counts: Floats = np.bincount(
+    counts = np.bincount(
         replay.cost.rank, np.array(replay.cost.layers), replay.priced.strategy.pp
     )
     return [int(n) for n in counts]
