@@ -1,0 +1,171 @@
+"""Rows of a CSV become runs, or errors that name the column."""
+
+from pathlib import Path
+
+import pytest
+
+from cost_models.errors import SpecError
+from cost_models.runs import (
+    REQUIRED,
+    Run,
+    UnknowableRunError,
+    UnreadableRunError,
+    candidates,
+    parse_run,
+    read_runs,
+    read_table,
+    slow_regime,
+)
+from cost_models.strategy import Recompute, Schedule
+from cost_models.units import GIB
+
+DENSE = {
+    "source": "here",
+    "row_id": "1",
+    "gpu": "A100-SXM-80GB",
+    "num_gpus": "16",
+    "gpus_per_node": "8",
+    "model": "gpt",
+    "n_layers": "24",
+    "hidden": "2048",
+    "n_heads": "16",
+    "vocab": "51200",
+    "seq_len": "2048",
+    "global_batch_seqs": "64",
+    "micro_batch": "2",
+    "dp": "4",
+    "tp": "2",
+    "pp": "2",
+    "recompute": "full",
+    "schedule": "1F1B",
+    "precision": "bf16",
+    "framework": "Megatron-LM",
+    "step_time_s": "1.5",
+}
+
+
+def run_of(**changes: str) -> Run:
+    """The dense row with other cells."""
+    return parse_run(2, DENSE | changes)
+
+
+def test_a_row_tells_model_machine_batch_and_layout() -> None:
+    """Every stated number arrives where it belongs."""
+    run = run_of(peak_mem_GiB="40", oom="0")
+    assert (run.model.n_layers, run.model.hidden_size, run.model.head_dim) == (24, 2048, 128)
+    assert (run.strategy.dp, run.strategy.tp, run.strategy.pp) == (4, 2, 2)
+    assert run.strategy.recompute == Recompute.FULL
+    assert run.workload.tokens_per_step == 64 * 2048
+    assert (run.step_time_s, run.memory_bytes, run.out_of_memory) == (1.5, 40 * GIB, False)
+    assert run.open_knobs == ()
+
+
+def test_tokens_per_second_stand_for_the_step_time() -> None:
+    """Tokens of a step over tokens per second of all GPUs."""
+    run = run_of(step_time_s="", tokens_per_s_per_gpu="4096")
+    assert run.step_time_s == pytest.approx(64 * 2048 / (4096 * 16))
+
+
+WRONG = {
+    "tp": ("x", "tp: 'x' is not a number"),
+    "micro_batch": ("1.5", "micro_batch: must be a whole number, got 1.5"),
+    "step_time_s": ("nan", "step_time_s: must be a finite number >= 0, got nan"),
+    "pp": ("0", "pp: must be >= 1, got 0"),
+    "num_gpus": ("12", "num_gpus: must be dp 4 * tp 2 * pp 2 * cp 1 = 16, got 12"),
+    "global_batch_seqs": ("66", "global_batch_seqs: must be a multiple of dp 4 * micro_batch 2"),
+    "gpu": ("H101", "gpu: no GPU is called 'H101'"),
+    "framework": ("megatrn", "framework: no framework is called 'megatrn'"),
+    "schedule": ("2F2B", "schedule: is unknown: '2F2B'"),
+    "sharding": ("zero9", "sharding: unknown sharding 'zero9'"),
+    "recompute": ("some", "recompute: unknown recompute 'some'"),
+    "precision": ("fp9", "precision: unknown precision 'fp9'"),
+    "oom": ("perhaps", "oom: must be 0 or 1, got 'perhaps'"),
+    "n_heads": ("0.5", "n_heads: must be a whole number"),
+    "n_kv_heads": ("5", "n_kv_heads"),
+}
+
+
+@pytest.mark.parametrize("column", WRONG)
+def test_a_wrong_cell_is_named_by_its_column(column: str) -> None:
+    """The message begins with the column and holds the value."""
+    value, message = WRONG[column]
+    with pytest.raises(UnreadableRunError, match=column) as error:
+        run_of(**{column: value})
+    assert message in str(error.value)
+    assert error.value.column in (column, "n_heads")
+
+
+def test_a_model_without_name_or_dimensions_is_unreadable() -> None:
+    """Nothing can be counted for a name that nobody knows."""
+    with pytest.raises(UnreadableRunError, match="model: no model is called 'secret'"):
+        run_of(model="secret", hidden="", n_layers="", n_heads="")
+
+
+@pytest.mark.parametrize("column", [name for name in REQUIRED if name != "gpu"])
+def test_what_the_source_leaves_out_makes_a_run_unknowable(column: str) -> None:
+    """A blank cell is no mistake of the file."""
+    with pytest.raises(UnknowableRunError, match=f"{column}: is not stated"):
+        run_of(**{column: ""})
+
+
+def test_cells_beyond_the_header_are_an_error(tmp_path: Path) -> None:
+    """A comma too many would shift every cell."""
+    path = tmp_path / "runs.csv"
+    path.write_text(",".join(DENSE) + "\n" + ",".join(DENSE.values()) + ",7\n")
+    line, cells = read_runs(path)[0]
+    with pytest.raises(UnreadableRunError, match="cells under no column: '7'"):
+        parse_run(line, cells)
+
+
+def test_open_knobs_have_candidates_that_keep_the_layout() -> None:
+    """Micro-batches divide the batch, chunks the layers; all else stays."""
+    run = run_of(micro_batch="", schedule="", recompute="")
+    assert set(run.open_knobs) == {"micro_batch_size", "vpp", "recompute"}
+    found = candidates(run)
+    assert {s.micro_batch_size for s in found} == {1, 2, 4, 8}
+    assert {s.vpp for s in found} >= {1, 2, 3}
+    assert all((s.schedule == Schedule.INTERLEAVED) == (s.vpp > 1) for s in found)
+    assert all((s.dp, s.tp, s.pp) == (4, 2, 2) for s in found)
+
+
+def test_rows_of_one_sweep_share_their_specs() -> None:
+    """Equal models and batches are the same objects."""
+    assert run_of().model is run_of(tp="4", dp="2").model
+    assert run_of().workload is run_of(tp="4", dp="2").workload
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpu,gpu\n", "column 'gpu' stands there twice"),
+        ("gpu,num_gpus\n", "missing column 'seq_len'"),
+        ("", "missing column 'gpu'"),
+    ],
+)
+def test_a_wrong_header_stops_the_file(tmp_path: Path, text: str, message: str) -> None:
+    """Without its columns no row can be read."""
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        read_table(path)
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Bytes that no encoding explains, and files that are not there."""
+    path = tmp_path / "runs.csv"
+    path.write_bytes(b"\xff\xfe\x00gpu")
+    with pytest.raises(SpecError, match="not a CSV file"):
+        read_table(path)
+    with pytest.raises(SpecError, match="cannot read"):
+        read_table(tmp_path / "nowhere.csv")
+
+
+def test_only_the_known_sweep_has_a_slow_regime() -> None:
+    """A run that takes twice as long as its sibling is slow there, and nowhere else."""
+    fast, slow = (
+        {"source": "ultrascale-playbook", "step_time_s": time, "row_id": time}
+        for time in ("10", "60")
+    )
+    runs = [run_of(**fast), run_of(**slow)]
+    assert slow_regime(runs) == [False, True]
+    assert slow_regime([run_of(step_time_s="10"), run_of(step_time_s="60")]) == [False, False]
