@@ -61,7 +61,7 @@ def test_the_first_screen_holds_the_two_commands_and_output() -> None:
     assert len(lines) == 2
     assert lines[0].endswith("autopar search --gpus 512 --model 70b")
     assert "pip install -e '.[dev]'" in lines[0]
-    assert lines[1] == ".venv/bin/pytest"
+    assert lines[1] == ".venv/bin/pytest -n auto"
     assert any(line.startswith("llama3-70b (70.6B parameters) on 512 x") for line in first)
 
 
