@@ -13,6 +13,8 @@ from cost_models.metrics import Judged
 
 KNOWN_MISSES = Path(__file__).parent / "known_misses.toml"
 MISS = 0.3
+SHOWN = 3
+"""Models of each source in the table; the JSON has all."""
 _MARKS = ("<!-- accuracy -->", "<!-- /accuracy -->")
 
 PEERS = (
@@ -218,8 +220,10 @@ def _misses(figures: Mapping[str, Any]) -> str:
         words = ", ".join(
             f"{g['model']} {g['n']} of {g['of']} (predicted / measured {g['median_ratio']:.2f}, "
             f"TP {degrees(g['tp'])}, PP {degrees(g['pp'])})"
-            for g in groups
+            for g in groups[:SHOWN]
         )
+        if len(groups) > SHOWN:
+            words += f", {sum(g['n'] for g in groups[SHOWN:])} of {len(groups) - SHOWN} more models"
         known = f" {groups[0]['known']}" if groups[0]["known"] else ""
         lines.append(f"- {source}: {words}.{known}")
     return "\n".join(lines)

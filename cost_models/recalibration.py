@@ -54,8 +54,8 @@ ENOUGH = 1e-3
 """Change of the log predictions at which the steps end."""
 SITE_KIND = "framework"
 PASSES = 2
-LEAST_SD = 0.02
-"""Nobody measures a step more exactly than this."""
+LEAST_SD = 0.05
+"""Repeated measurements of one layout differ by 3 to 5 %: nothing is fitted more closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
