@@ -11,7 +11,6 @@
 Whatever the known frontier beats in (1) or (2) is cut with all that it holds.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +21,13 @@ from cost_models.constants import Constants
 from cost_models.memory import peak_memory_bytes
 from cost_models.step import step_time_s
 from cost_models.strategy import Recompute, Strategies
-from cost_models.units import Floats, Ints
-from search.knob_axes import LAYOUT, KnobAxis, grid
-from search.legality import Factor, LegalGrid, contract
+from cost_models.units import Floats
+from search.knob_axes import LAYOUT, grid
+from search.legality import LegalGrid, contract
 from search.pareto import Staircase
+from search.rows import Rows, axes_called, dims_called, flat_axes, gather, open_grid, rows_of
 from search.rules import Problem
-from search.rules.rule import LAYOUT_AXES, Mask
+from search.rules.rule import Mask
 
 ITEM = (
     "sharding",
@@ -107,14 +107,6 @@ class Found:
     """A sample of what was cut, where one was asked for."""
 
 
-def _axes(g: LegalGrid, names: tuple[str, ...]) -> list[KnobAxis]:
-    return [axis for axis in g.axes if axis.name in names]
-
-
-def _dims(g: LegalGrid, names: tuple[str, ...]) -> tuple[str, ...]:
-    return (*(axis.name for axis in g.axes if axis.name in names and axis.size > 1), LAYOUT)
-
-
 def quickest(g: LegalGrid) -> dict[str, Any]:
     """Columns that bound what is still open: nothing recomputed or offloaded, all overlapped."""
     columns: dict[str, Any] = {
@@ -145,8 +137,8 @@ class Memory:
 
 def memory_grid(q: Question, g: LegalGrid) -> Memory:
     """Peak memory of all strategies of a grid."""
-    dims = _dims(g, MEMORY)
-    peak = q.bytes(grid(g.layouts, _axes(g, MEMORY)))
+    dims = dims_called(g, MEMORY)
+    peak = q.bytes(grid(g.layouts, axes_called(g, MEMORY)))
     capacity = q.problem.cluster.usable_memory_bytes
     ways = g.completions(dims)
     usable = g.mask(dims) & (peak <= capacity) & (ways > 0)
@@ -170,7 +162,7 @@ def _fitting(g: LegalGrid, memory: Memory) -> tuple[LegalGrid, Memory]:
 
 def _item_bounds(q: Question, g: LegalGrid, memory: Memory) -> tuple[Floats, Floats, Mask]:
     """Ideal points (1) of all items: least memory, least time, and which are legal."""
-    dims = _dims(g, ITEM)
+    dims = dims_called(g, ITEM)
     inner = tuple(i for i, name in enumerate(memory.dims) if name in CELL)
     least = memory.usable.min(axis=inner) if inner else memory.usable
     names = [name for name in memory.dims if name not in CELL]
@@ -178,120 +170,24 @@ def _item_bounds(q: Question, g: LegalGrid, memory: Memory) -> tuple[Floats, Flo
     least = least.reshape([sizes.get(name, 1) for name in dims])
     shape = [g.sizes[name] for name in dims]
     legal = np.broadcast_to(g.mask(dims) & (least < np.inf), shape)
-    open_dims = _dims(g, (*ITEM, "optimizer_offload"))
+    open_dims = dims_called(g, (*ITEM, "optimizer_offload"))
     seconds = q.seconds(
-        grid(g.layouts, _axes(g, (*ITEM, "optimizer_offload")), quickest(g)), bound=True
+        grid(g.layouts, axes_called(g, (*ITEM, "optimizer_offload")), quickest(g)), bound=True
     )
     if "optimizer_offload" in open_dims:
         seconds = seconds.min(axis=open_dims.index("optimizer_offload"))
     return np.broadcast_to(least, shape), seconds, legal
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Some entries of a grid's leading dimensions, as flat indices by dimension."""
-
-    index: Mapping[str, Ints]
-    count: int
-
-    def take(self, rows: Any) -> "Rows":
-        """Some of the rows."""
-        index = {name: values[rows] for name, values in self.index.items()}
-        return Rows(index, len(next(iter(index.values()))))
-
-    def chunks(self, size: int) -> Iterator["Rows"]:
-        """The rows in pieces of at most ``size``."""
-        for start in range(0, self.count, size):
-            yield self.take(slice(start, start + size))
-
-
-def rows_of(g: LegalGrid, dims: tuple[str, ...], mask: Mask) -> Rows:
-    """Where ``mask`` holds; axes with one choice are there too."""
-    found = np.nonzero(mask)
-    index: dict[str, Ints] = dict(zip(dims, found, strict=True))
-    zero = np.zeros(len(found[0]), dtype=np.int64)
-    for axis in g.axes:
-        if axis.size == 1:
-            index[axis.name] = zero
-    return Rows(index, len(zero))
-
-
-def flat_axes(g: LegalGrid, rows: Rows, names: tuple[str, ...]) -> dict[str, Any]:
-    """Columns of shape (rows,) of the layouts and of the axes called ``names``."""
-    where = rows.index[LAYOUT]
-    columns: dict[str, Any] = {
-        name: np.broadcast_to(g.layouts.columns[name], g.layouts.shape)[where]
-        for name in LAYOUT_AXES
-    }
-    for axis in _axes(g, names):
-        picked = rows.index[axis.name]
-        for name, column in axis.columns.items():
-            columns[name] = column[picked] if column.ndim == 1 else _pair(column, picked, where)
-    return columns
-
-
-def _pair(column: NDArray[Any], picked: Ints, where: Ints) -> NDArray[Any]:
-    return np.asarray(column[picked, where if column.shape[1] > 1 else 0])
-
-
-def open_grid(
-    g: LegalGrid,
-    rows: Rows,
-    flat: Mapping[str, Any],
-    names: tuple[str, ...],
-    closed: Mapping[str, Any],
-) -> Strategies:
-    """Strategies of shape (axes called ``names``, rows)."""
-    axes = _axes(g, names)
-    n_dims = len(axes) + 1
-    columns = {name: np.reshape(c, (1,) * len(axes) + (-1,)) for name, c in flat.items()}
-    for place, axis in enumerate(axes):
-        shape = [1] * n_dims
-        shape[place] = axis.size
-        for name, column in axis.columns.items():
-            if column.ndim > 1 and column.shape[1] > 1:
-                shape[-1] = rows.count
-                columns[name] = column[:, rows.index[LAYOUT]].reshape(shape)
-                shape[-1] = 1
-            else:
-                columns[name] = column.reshape(shape)
-    for name, value in closed.items():
-        columns[name] = np.reshape(value, (1,) * n_dims)
-    return Strategies(**columns)
-
-
-def over_rows(g: LegalGrid, factor: Factor, rows: Rows, names: tuple[str, ...]) -> NDArray[Any]:
-    """A factor's entries over (axes called ``names``, rows)."""
-    return _gather(g, factor.mask, factor.dims, rows, names)
-
-
-def _gather(
-    g: LegalGrid, values: NDArray[Any], dims: tuple[str, ...], rows: Rows, names: tuple[str, ...]
-) -> NDArray[Any]:
-    axes = _axes(g, names)
-    index = []
-    for name in dims:
-        if name in names:
-            place = next(i for i, axis in enumerate(axes) if axis.name == name)
-            shape = [1] * (len(axes) + 1)
-            shape[place] = -1
-            index.append(np.arange(g.sizes[name]).reshape(shape))
-        else:
-            index.append(rows.index[name].reshape((1,) * len(axes) + (-1,)))
-    if not index:
-        return values
-    return values[tuple(index)]
-
-
 def _legal_over(
     g: LegalGrid, rows: Rows, names: tuple[str, ...], known: tuple[tuple[str, ...], ...]
 ) -> Mask:
     """Product over (axes called ``names``, rows) of the factors that are not yet ``known``."""
-    legal = np.ones((1,) * (len(_axes(g, names)) + 1), dtype=np.bool_)
+    legal = np.ones((1,) * (len(axes_called(g, names)) + 1), dtype=np.bool_)
     reach = {*rows.index, *names}
     for factor in g.factors:
         if set(factor.dims) <= reach and not any(set(factor.dims) <= set(k) for k in known):
-            legal = legal & over_rows(g, factor, rows, names)
+            legal = legal & gather(g, factor.mask, factor.dims, rows, names)
     return legal
 
 
@@ -303,7 +199,7 @@ def sweep_block(q: Question, g: LegalGrid, known: Staircase, sample: int = 0) ->
     if not memory.fits:
         return found
     g, memory = _fitting(g, memory)
-    dims = _dims(g, ITEM)
+    dims = dims_called(g, ITEM)
     least, seconds, legal = _item_bounds(q, g, memory)
     alive = legal & ~known.beats(least, seconds)
     items = rows_of(g, dims, alive)
@@ -332,8 +228,8 @@ def _sweep_items(
 ) -> int:
     """Levels (2) and (3) of some items; returns how many strategies of theirs fit."""
     ways = _last_ways(g, items)
-    peak = _gather(g, memory.usable, memory.dims, items, CELL)
-    dims = (_dims(g, MEMORY), _dims(g, ITEM))
+    peak = gather(g, memory.usable, memory.dims, items, CELL)
+    dims = (dims_called(g, MEMORY), dims_called(g, ITEM))
     legal = _legal_over(g, items, CELL, dims) & (peak < np.inf) & (ways > 0)
     peak, ways = np.broadcast_to(peak, legal.shape), np.broadcast_to(ways, legal.shape)
     holds = round(float(np.sum(ways, where=legal)))
@@ -366,7 +262,7 @@ def _last_ways(g: LegalGrid, items: Rows) -> NDArray[Any]:
     last = [factor for factor in g.factors if set(factor.dims) & set(LAST)]
     dims = tuple(dict.fromkeys(d for factor in last for d in factor.dims if d not in LAST))
     sizes = {name: size for name, size in g.sizes.items() if name in (*dims, *LAST)}
-    return _gather(g, contract(last, sizes, dims), dims, items, CELL)
+    return gather(g, contract(last, sizes, dims), dims, items, CELL)
 
 
 def _price_cells(
@@ -396,7 +292,7 @@ def sample_of(g: LegalGrid, rows: Rows, names: tuple[str, ...], size: int) -> St
         return Strategies().flat().take(np.zeros(0, dtype=np.int64))
     some = rows.take(np.sort(random.integers(0, rows.count, size)))
     index = dict(some.index)
-    for axis in _axes(g, names):
+    for axis in axes_called(g, names):
         index[axis.name] = random.integers(0, axis.size, size)
     drawn = Rows(index, size)
     return Strategies(**flat_axes(g, drawn, (*ITEM, *CELL, *LAST))).flat()

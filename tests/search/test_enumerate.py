@@ -19,6 +19,7 @@ from search.enumerate import sweep
 from search.layouts import grow_layouts
 from search.levels import Question
 from search.plan import How, frontier_of, price_strategies, search_strategies
+from search.rows import rows_of
 from search.rules import Problem, rules_for
 from search.space import Space
 from tests.search.brute_force import (
@@ -171,7 +172,7 @@ def test_the_bound_is_below(model: str, floor_s: float) -> None:
     census = take_census(p, space)
     grids = census.grids[:: max(1, len(census.grids) // 6)]
     for g in grids:
-        rows = levels.rows_of(g, ("layout",), np.ones(len(g.layouts), dtype=np.bool_))
+        rows = rows_of(g, ("layout",), np.ones(len(g.layouts), dtype=np.bool_))
         names = (*levels.ITEM, *levels.CELL, *levels.LAST)
         s = levels.sample_of(g, rows, names, 1000)
         exact = step_time_s(p.model, p.cluster, p.workload, s, constants)
