@@ -1,7 +1,8 @@
 """Optuna where a sweep would take too long: it proposes points, every point is legal.
 
 Points are decoded by :mod:`search.codec`; a strategy that does not fit is told to Optuna
-as a broken constraint.  The study starts from the frontier of a thin sample of the space.
+as a broken constraint.  The study starts from the constraint solver's extreme layouts and
+from the frontier of a thin sample of the space.
 The sampler is made anew for every trial with a seed of its own, so that a study that was
 stopped goes on as if it had not been.
 """
@@ -26,16 +27,20 @@ from optuna.trial import Trial, TrialState
 
 from cost_models.constants import Constants
 from cost_models.errors import SpecError
+from cost_models.memory import peak_memory_bytes
 from cost_models.step import step_cost
 from cost_models.strategy import Strategies, Strategy
+from cost_models.units import Floats
 from search.census import Census
 from search.codec import Codec
 from search.enumerate import Progress, Swept, scout
 from search.explore_options import Explore
+from search.feasible import extreme_layouts, find_layouts
+from search.lean import leanest, min_memory
 from search.levels import Question
 from search.pareto import Staircase
 from search.result import Certificate
-from search.rules import Problem
+from search.rules import Problem, rules_for
 from search.space import Space
 
 SAMPLERS = {
@@ -75,7 +80,7 @@ def explore(
         box: dict[str, BaseDistribution] = {
             axis.name: IntDistribution(0, axis.size - 1) for axis in codec.axes
         }
-        _begin(study, problem, census, constants, codec, options)
+        _begin(study, problem, space, census, constants, codec, options)
         before = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         for old in before:
             priced += _learn(problem, constants, codec.strategy(old.params), known)
@@ -132,6 +137,7 @@ def _learn(problem: Problem, constants: Constants, strategy: Strategy, known: St
 def _begin(
     study: optuna.Study,
     problem: Problem,
+    space: Space,
     census: Census,
     constants: Constants,
     codec: Codec,
@@ -144,9 +150,31 @@ def _begin(
         return
     coarse = Staircase()
     scout(Question(problem, constants), census, coarse)
-    points = [codec.point(strategy) for strategy in coarse.strategies.rows()]
+    seeds = [*_extremes(problem, space, constants), *coarse.strategies.rows()]
+    points = [codec.point(strategy) for strategy in seeds]
     for point in list({json.dumps(p, sort_keys=True): p for p in points}.values()):
         study.enqueue_trial(point)
+
+
+def _extremes(problem: Problem, space: Space, constants: Constants) -> list[Strategy]:
+    """The solver's layouts that fit at the ends of the range, with their leanest knobs."""
+    rules = rules_for(problem.launcher.name)
+
+    def memory(other: Problem, strategies: Strategies) -> Floats:
+        peak = peak_memory_bytes(other.model, other.workload, strategies, constants)
+        return np.broadcast_to(peak, strategies.shape)
+
+    found = find_layouts(
+        space,
+        problem,
+        rules,
+        min_memory_bytes=min_memory(space, problem, rules, memory),
+        capacity_bytes=problem.cluster.usable_memory_bytes,
+    )
+    if found.memory_bytes is None or not len(found.strategies):
+        return []
+    ends = extreme_layouts(found.strategies, found.memory_bytes)
+    return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
 
 
 def _constrain(trial: Trial, over: float) -> None:
