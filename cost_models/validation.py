@@ -259,19 +259,23 @@ class OwnCalibration:
 def calibrate_table(
     table: RunTable, start: Calibration, provenance: Mapping[str, Any], seed: int = 0
 ) -> OwnCalibration:
-    """Fit ``start`` to all runs of ``table``."""
+    """Fit ``start`` to all healthy runs of ``table``."""
     runs = table.runs
     batch = run_batch(runs)
     before = predict_batch(batch, start)
     after = before
+    healthy = ~np.array(slow_regime(runs), dtype=np.bool_)
     half = np.random.default_rng(seed).permutation(len(runs)) % 2 == 0
     for part in (half, ~half):
         if part.any() and not part.all():
-            fitted = recalibrated(start, batch.take(np.flatnonzero(part[batch.owner])))
+            seen = batch.take(np.flatnonzero((part & healthy)[batch.owner]))
+            fitted = recalibrated(start, seen)
             other = batch.take(np.flatnonzero(~part[batch.owner]))
             after = after.with_runs(np.flatnonzero(~part), predict_batch(other, fitted))
     return OwnCalibration(
-        calibration=recalibrated(start, batch, provenance=provenance),
+        calibration=recalibrated(
+            start, batch.take(np.flatnonzero(healthy[batch.owner])), provenance=provenance
+        ),
         before=all_figures(judged(runs, before)),
         after=all_figures(judged(runs, after)),
     )
