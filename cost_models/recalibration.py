@@ -247,6 +247,8 @@ def recalibrated(
     the new ones.
     """
     found = calibration
+    if not len(batch.owner):
+        return replace(calibration, provenance=provenance or calibration.provenance)
     picked = picked_candidates(batch, found)
     for _ in range(PASSES):
         time = _fitted(calibration, picked, "time")
