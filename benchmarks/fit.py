@@ -6,9 +6,11 @@
 
 import hashlib
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from cost_models.fitting import calibration_of
 from cost_models.units import Floats
 
 NORMAL_QUARTILE = 0.6745
+ROUNDING = 5e-3
+"""What another machine's arithmetic may move a fitted number by."""
 
 
 def _robust_sd(values: Floats) -> float:
@@ -92,13 +96,35 @@ def write_atomically(path: Path, text: str) -> None:
     Path(file.name).replace(path)
 
 
+def check(shipped: str, rebuilt: str) -> int:
+    """0 where the file rebuilds, bit for bit or, on another machine's arithmetic, nearly."""
+    if shipped == rebuilt:
+        print("calibration rebuilds bit for bit")
+        return 0
+    if nearly_equal(json.loads(shipped), json.loads(rebuilt)):
+        print("calibration rebuilds, but for rounding")
+        return 0
+    print("calibration has changed: run python -m benchmarks.fit")
+    return 1
+
+
+def nearly_equal(one: Any, other: Any) -> bool:
+    """The same document, numbers within :data:`ROUNDING` of each other."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(nearly_equal(a, b) for a, b in pairs)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(nearly_equal(one[k], other[k]) for k in one)
+    return bool(one == other)
+
+
 def main() -> int:
     """Write or check the shipped calibration."""
     text = build()
     if "--check" in sys.argv[1:]:
-        same = SHIPPED.exists() and SHIPPED.read_text(encoding="utf-8") == text
-        print("calibration rebuilds bit for bit" if same else "calibration has changed")
-        return 0 if same else 1
+        return check(SHIPPED.read_text(encoding="utf-8") if SHIPPED.exists() else "{}", text)
     write_atomically(SHIPPED, text)
     print(f"wrote {SHIPPED}")
     return 0
