@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from autopar.inputs import as_cluster, as_workload
 from autopar.launchers import launcher, wrap
 from autopar.launchers.plan import Emission, Plan, Prediction
-from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
 from cost_models.strategy import Strategy
-from cost_models.workload import Workload
 from search.result import Priced, SearchResult
 
 Others = Iterable[tuple[int, Callable[[], Plan]]]
@@ -81,16 +80,11 @@ def others_of(result: SearchResult, rank: int) -> Others:
             yield other, partial(plan_of, result, row)
 
 
-def require_model(name: str, model: ModelSpec, cluster: Cluster, workload: Workload) -> None:
+def require_model(name: str, model: ModelSpec) -> None:
     """Raise SpecError for a model that the launcher cannot express, whatever the layout."""
-    launcher(name).emit(
-        Plan(
-            model=model,
-            cluster=replace(cluster, n_gpus=1),
-            workload=replace(workload, global_batch_size=1),
-            strategy=Strategy(),
-        )
-    )
+    cluster = as_cluster(None, None, 1)
+    workload = as_workload(model, cluster, global_batch=1)
+    launcher(name).emit(Plan(model=model, cluster=cluster, workload=workload, strategy=Strategy()))
 
 
 def start_command(files: Iterable[str]) -> str | None:

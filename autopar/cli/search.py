@@ -12,7 +12,7 @@ from autopar.cli.mixed import pools_of, search_several
 from autopar.cli.options import axis_options, csv_option, json_option, problem_options
 from autopar.cli.parsing import Whole
 from autopar.cli.problem import command_words, counts_of, machine, search_words, space_words
-from autopar.cli.writing import check_emission, emit_options, write_plan
+from autopar.cli.writing import check_emission, check_model, emit_options, write_plan
 from autopar.emission import others_of, plan_of
 from autopar.report.documents import rows_csv, search_document
 from autopar.report.files import STDOUT, check_writable, write_text
@@ -72,6 +72,7 @@ def command(**options: Any) -> int:
     if json_path == csv_path == STDOUT:
         raise click.UsageError("--json - and --csv - both want standard output")
     check_emission(options)
+    check_model(options)
     pools = pools_of(options)
     if pools:
         return search_several(options, pools)

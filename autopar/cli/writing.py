@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from autopar.emission import Others, emit_plan, start_command
-from autopar.launchers import launcher, wrapper
+from autopar.emission import Others, emit_plan, require_model, start_command
+from autopar.inputs import as_model
+from autopar.launchers import LAUNCHERS, launcher, wrapper
 from autopar.launchers.plan import Plan
 from autopar.report.documents import emit_document
 from autopar.report.files import STDOUT, write_text
@@ -50,6 +51,12 @@ def check_emission(options: dict[str, Any]) -> None:
     check_folder("--out", out)
     if options["launcher"] is None:
         options["launcher"] = name
+
+
+def check_model(options: Mapping[str, Any]) -> None:
+    """Raise SpecError where --launcher names one that cannot express the model at all."""
+    if options["launcher"] in LAUNCHERS:
+        require_model(options["launcher"], as_model(options["model"]))
 
 
 def write_plan(

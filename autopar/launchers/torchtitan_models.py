@@ -1,7 +1,7 @@
 """Models as torchtitan 0.3.0 names them: a family and one of its flavors, or a shape of ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -156,9 +156,8 @@ def shape_model(shape: Mapping[str, Any]) -> ModelSpec:
     )
 
 
-def _plain(model: ModelSpec) -> ModelSpec:
-    idle: dict[str, Any] = {f.name: f.default for f in fields(ModelSpec) if f.name in _NO_MATTER}
-    return replace(model, **(idle | {"name": ""}))
+def _plain(model: ModelSpec) -> dict[str, Any]:
+    return {f.name: getattr(model, f.name) for f in fields(ModelSpec) if f.name not in _NO_MATTER}
 
 
 def _foreign(model: ModelSpec) -> str:

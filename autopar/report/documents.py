@@ -1,4 +1,4 @@
-"""The public documents: ``autopar/search/1`` and ``autopar/estimate/1``, and rows as CSV."""
+"""The public documents: ``autopar/search/1``, ``autopar/estimate/1`` and kin; rows as CSV."""
 
 import csv
 import io

@@ -235,3 +235,12 @@ def test_emit_and_out_go_together(run: Run, tmp_path: Path) -> None:
     blocked = run("search --gpus 8 --emit megatron --out /nowhere/at/all")
     assert "--out /nowhere/at/all: cannot write" in blocked.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["torchtitan", "nanotron", "maxtext"])
+def test_a_model_that_a_launcher_lacks_is_said_before_the_search(run: Run, name: str) -> None:
+    """Nothing of the frontier could be written, so there is none."""
+    ran = run(f"search --gpus 64 --model gpt3-175b --launcher {name}")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: model 'gpt3-175b' cannot be expressed for ")
+    assert "hint: the closest that can: " in ran.err
