@@ -81,9 +81,7 @@ def ranks_table(replay: StepReplay) -> Table:
 
 def rank_layers(replay: StepReplay) -> list[int]:
     """Layers on every pipeline rank."""
-    counts = np.bincount(
-        replay.cost.rank, np.array(replay.cost.layers), replay.priced.strategy.pp
-    )
+    counts = np.bincount(replay.cost.rank, np.array(replay.cost.layers), replay.priced.strategy.pp)
     return [int(n) for n in counts]
 
 
