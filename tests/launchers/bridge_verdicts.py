@@ -58,7 +58,7 @@ def _prepare_bridge() -> Any:
         importlib.import_module(name)
     wrap: Any = sys.modules["torch.fx"]
     wrap.wrap = lambda function: function
-    sys.meta_path.append(_Absent())
+    sys.meta_path.insert(0, _Absent())  # even where another launcher has brought them
     megatron = importlib.import_module("megatron")
     root = next(p for p in megatron.__path__ if os.path.isdir(f"{p}/bridge"))  # noqa: PTH112
     for part in HOLLOW:
