@@ -304,8 +304,13 @@ def test_windows_are_computed_again_as_windows(price: Price, workload: Job) -> N
 def test_frozen_weights_are_neither_reduced_nor_updated(
     request: pytest.FixtureRequest, price: Price, workload: Job, name: str, layout: Strategy
 ) -> None:
-    """Without gradients a step is faster and has no optimizer."""
+    """Without gradients a step is faster and has no optimizer.
+
+    Schedules that fill their bubble with weight gradients have none to fill it with, and may
+    be slower.
+    """
     assume(layout.sharding < Sharding.ZERO3)
+    assume(layout.schedule in (Schedule._1F1B, Schedule.GPIPE, Schedule.INTERLEAVED))
     model = request.getfixturevalue(name)
     frozen = price(model, layout, workload(frozen_weights=True))
     assert frozen.time_terms["optimizer"] == 0
