@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from cost_models.constants import Constants
-from cost_models.memory import peak_memory_bytes
-from cost_models.strategy import Strategies
-from cost_models.units import GIB, Floats
+from cost_models.units import GIB
 from search.explain import Illegal, Misfit, Remedy, SpaceFor, explain_empty
+from search.lean import memory_model
 from search.rules import Problem, Rule
 
 _CHANGES = {
@@ -26,12 +23,7 @@ def why_empty(
     problem: Problem, space_for: SpaceFor, rules: Sequence[Rule], constants: Constants
 ) -> str:
     """One line for the reason, one for every remedy."""
-
-    def memory(other: Problem, strategies: Strategies) -> Floats:
-        peak = peak_memory_bytes(other.model, other.workload, strategies, constants)
-        return np.broadcast_to(peak, strategies.shape)
-
-    found = explain_empty(space_for, problem, rules, memory)
+    found = explain_empty(space_for, problem, rules, memory_model(constants))
     if isinstance(found, Illegal):
         return "\n".join([_illegal(problem, found), *map(_hint, found.remedies)])
     if isinstance(found, Misfit):

@@ -27,16 +27,14 @@ from optuna.trial import Trial, TrialState
 
 from cost_models.constants import Constants
 from cost_models.errors import SpecError
-from cost_models.memory import peak_memory_bytes
 from cost_models.step import step_cost
 from cost_models.strategy import Strategies, Strategy
-from cost_models.units import Floats
 from search.census import Census
 from search.codec import Codec
 from search.enumerate import Progress, Swept, scout
 from search.explore_options import Explore
 from search.feasible import extreme_layouts, find_layouts
-from search.lean import leanest, min_memory
+from search.lean import leanest, memory_model, min_memory
 from search.levels import Question
 from search.pareto import Staircase
 from search.result import Certificate
@@ -158,12 +156,7 @@ def _begin(
 
 def _extremes(problem: Problem, space: Space, constants: Constants) -> list[Strategy]:
     """The solver's layouts that fit at the ends of the range, with their leanest knobs."""
-    rules = rules_for(problem.launcher.name)
-
-    def memory(other: Problem, strategies: Strategies) -> Floats:
-        peak = peak_memory_bytes(other.model, other.workload, strategies, constants)
-        return np.broadcast_to(peak, strategies.shape)
-
+    rules, memory = rules_for(problem.launcher.name), memory_model(constants)
     found = find_layouts(
         space,
         problem,

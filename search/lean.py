@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cost_models.constants import Constants
+from cost_models.memory import peak_memory_bytes
 from cost_models.strategy import Strategies, Strategy
 from cost_models.units import Floats, Ints
 from search.axes import KNOB_AXES
@@ -32,6 +34,16 @@ MEMORY_KNOBS = (
 
 MemoryModel = Callable[[Problem, Strategies], NDArray[np.float64]]
 """Bytes on the worst GPU of each strategy; shapes broadcast."""
+
+
+def memory_model(constants: Constants) -> MemoryModel:
+    """The cost model's peak memory, of the strategies' shape, with these constants."""
+
+    def memory(problem: Problem, strategies: Strategies) -> Floats:
+        peak = peak_memory_bytes(problem.model, problem.workload, strategies, constants)
+        return np.broadcast_to(peak, strategies.shape)
+
+    return memory
 
 
 @dataclass(frozen=True, slots=True)

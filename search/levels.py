@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.constants import Constants
-from cost_models.memory import peak_memory_bytes
 from cost_models.step import step_time_s
 from cost_models.strategy import Recompute, Strategies
 from cost_models.units import Floats
 from search.knob_axes import LAYOUT, grid
+from search.lean import memory_model
 from search.legality import LegalGrid, contract
 from search.pareto import Staircase
 from search.rows import Rows, axes_called, dims_called, flat_axes, gather, open_grid, rows_of
@@ -71,9 +71,7 @@ class Question:
 
     def bytes(self, strategies: Strategies) -> Floats:
         """Peak memory, of the strategies' shape."""
-        p = self.problem
-        peak = peak_memory_bytes(p.model, p.workload, strategies, self.constants)
-        return np.broadcast_to(peak, strategies.shape)
+        return memory_model(self.constants)(self.problem, strategies)
 
 
 @dataclass(slots=True)
