@@ -49,10 +49,10 @@ class Constants:
     """The host issues one layer's forward and backward kernels no faster than this."""
     layer_floor_tp_s: Constant = 1e-4
     """and this much slower where it issues tensor-parallel collectives."""
-    layer_floor_nodes_s: Constant = 0.0
-    """and this much for each further node that those collectives reach."""
     layer_floor_pipeline_s: Constant = 0.0
-    """and this much for each tensor-parallel rank where the pipeline crosses nodes."""
+    """and this much for each further tensor-parallel rank where the pipeline crosses nodes."""
+    tp_step_s: Constant = 0.0
+    """One step of a tensor-parallel ring that leaves the NVLink domain, beside its bytes."""
     micro_batch_s: Constant = 1e-3
     """Outside the layers, per micro-batch: loader, loss, schedule."""
     pipeline_micro_batch_s: Constant = 0.0

@@ -56,6 +56,13 @@ class Framework:
     """Bytes per parameter on the wire when gradients are reduced."""
     param_gather_bytes: float = 2.0
     """Bytes per parameter on the wire when weights are gathered."""
+    overlaps_gradients: tuple[str, ...] = ("none", "zero1", "zero2", "zero3", "fsdp", "hsdp")
+    """Kinds of sharding under which gradients are reduced during the last backward pass."""
+    scatters_gradients: bool = True
+    """ZeRO-1 reduces a gradient to the rank that owns it; else to all ranks."""
+    accumulated_bytes: float = 0.0
+    """Moved per parameter and micro-batch to add a gradient to its buffer, where the GEMM
+    of the weight gradient does not."""
     fsdp_weights_bytes: float = 2.0
     """Sharded weights under FSDP and ZeRO-3, besides the optimizer's master copy."""
     fsdp_grads_bytes: float = 4.0
@@ -87,6 +94,8 @@ class Framework:
     vocab_parallel_loss: bool = True
     """The loss runs on logits sharded by tensor-parallel; else they are gathered first."""
 
+    overlaps_p2p: bool = True
+    """Its pipeline's sends and receives run under other micro-batches' work."""
     overlaps_tp: bool = False
     """Its runs pipeline tensor-parallel collectives with their GEMMs unless told otherwise."""
     ep_deduplicates: bool = True

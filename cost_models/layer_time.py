@@ -9,6 +9,8 @@ parallelism by :mod:`cost_models.collectives`, as far as nothing hides them.
 Tensor parallelism in one block (Korthikanti et al. 2022, section 4.2.2)
     without sequence-parallel  1 all-reduce forward, 1 backward                      (1)
     with sequence-parallel     1 all-gather and 1 reduce-scatter each way            (2)
+        and where its inputs were not kept whole, 1 all-gather more backward,
+        under the gradient of those inputs' GEMM
 Context parallelism
     ring        c - 1 sends of keys and values forward, twice the bytes backward,
                 hidden under attention                                               (3)
@@ -255,7 +257,7 @@ class Kernels:
         return forward + unfused, backward + 2.0 * unfused
 
 
-def _block_collective(work: Work, wires: Links) -> Floats:
+def _block_collective(work: Work, c: Constants, wires: Links) -> Floats:
     """Equations (1) and (2), one way."""
     t, group = work.traffic, work.traffic.tp
     reduce = all_reduce_s(
@@ -264,7 +266,21 @@ def _block_collective(work: Work, wires: Links) -> Floats:
     gather = all_gather_s(
         t.tp_bytes, group.inside, group.outside, intra=wires.intra, inter=wires.inter
     )
-    return np.where(t.sequence_parallel > 0, 2.0 * gather, reduce)
+    # between nodes every step of a ring waits for the slowest wire
+    ranks = group.inside * group.outside
+    waits = np.where(group.outside > 1.0, 2.0 * (ranks - 1.0) * c.tp_step_s, 0.0)
+    return np.where(t.sequence_parallel > 0, 2.0 * gather, reduce) + waits
+
+
+COLUMN_SHARE = 0.5
+"""Of a block's input gradients, what its column-parallel GEMM makes: at least half."""
+
+
+def _gathered_again(work: Work, wires: Links) -> Floats:
+    """The all-gather that the backward pass of equation (2) adds."""
+    t, group = work.traffic, work.traffic.tp
+    gather = group_gather_s(t.tp_bytes, group, wires)
+    return np.where(t.gathers_again > 0, gather, 0.0)
 
 
 def _context_parallel(
@@ -307,15 +323,18 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     passes, ratio = c.memory_passes, c.backward_memory_ratio
     norm = kernels.moved(passes * layer.norm_bytes / 2.0)
 
-    collective = _block_collective(work, wires)
+    collective = _block_collective(work, c, wires)
     tp_hidden = np.where(s.overlap_tp, c.tp_hidden, 0.0) * collective
     tp = collective - tp_hidden
+
+    again_s = _gathered_again(work, wires)
 
     score_f, score_b = kernels.attention(work, layer.attention.kept)
     window_f, window_b = kernels.attention(work, layer.attention.kept_windowed)
     cp_f, cp_b, cp_hidden = _context_parallel(work, c, wires, score_f, score_b)
     gemm_f, gemm_b, gemm_w = kernels.three(layer.attention_gemms)
     moved = norm + kernels.moved(passes * layer.attention_bytes)
+    late = np.maximum(again_s - COLUMN_SHARE * gemm_b, 0.0)
     attention = BlockTime(
         gemm_forward=gemm_f,
         gemm_input=gemm_b,
@@ -325,16 +344,17 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         memory_forward=moved,
         memory_backward=ratio * moved,
         tp_forward=tp,
-        tp_backward=tp,
+        tp_backward=tp + late,
         cp_forward=cp_f,
         cp_backward=cp_b,
         ep_forward=zero,
         ep_backward=zero,
-        hidden=2.0 * tp_hidden + cp_hidden,
+        hidden=2.0 * tp_hidden + again_s - late + cp_hidden,
     )
 
     dense_f, dense_b, dense_w = kernels.three(layer.dense_gemms)
     dense_act = kernels.moved(passes * layer.dense_bytes)
+    late = np.maximum(again_s - COLUMN_SHARE * dense_b, 0.0)
     dense = BlockTime(
         gemm_forward=dense_f,
         gemm_input=dense_b,
@@ -344,12 +364,12 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         memory_forward=norm + dense_act,
         memory_backward=ratio * (norm + dense_act),
         tp_forward=tp,
-        tp_backward=tp,
+        tp_backward=tp + late,
         cp_forward=zero,
         cp_backward=zero,
         ep_forward=zero,
         ep_backward=zero,
-        hidden=2.0 * tp_hidden,
+        hidden=2.0 * tp_hidden + again_s - late,
     )
     moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden, attention.forward)
 

@@ -479,6 +479,7 @@ def _strategy(
         recompute=kind,
         recompute_layers=layers,
         precision=format_,
+        overlap_p2p=framework.overlaps_p2p,
         overlap_tp=framework.overlaps_tp and tp > 1,
         overlap_ep=False,
     )
@@ -578,9 +579,9 @@ def _seconds_per_micro_batch(run: Run) -> float | None:
 def _is_slow(run: Run, rate: float, siblings: Sequence[tuple[int, float]]) -> bool:
     if (run.memory_bytes or 0.0) > 70 * GIB:
         return True
-    if run.strategy.pp == 1:
-        return False
     micro = run.strategy.micro_batch_size
     best = min(other * max(1.0, micro / size) for size, other in siblings)
+    if run.strategy.pp == 1:  # here the rate holds the gradients' exchange, too
+        return rate > 2.0 * best + 0.4
     layers_s = run.model.n_layers / run.strategy.pp * micro * 0.03
     return rate > 1.3 * best + 0.25 or rate - layers_s > 0.45

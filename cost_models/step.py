@@ -189,14 +189,16 @@ def rank_times(
         + st.has_embedding * blocks.embedding
         + recompute
     )
-    weight = work.trained * (_sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight)
+    accumulated = accumulate_s(work, c)
+    weight = work.trained * (
+        _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight + accumulated
+    )
 
     # equation (6), layer by layer
     layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
-    tensor_parallel = c.layer_floor_tp_s + c.layer_floor_nodes_s * (work.traffic.tp.outside - 1.0)
-    floor = c.layer_floor_s + np.where(s.tp > 1, tensor_parallel, 0.0)
-    steady = np.where(s.tp > 1, c.layer_floor_pipeline_s * s.tp * crossing, 0.0)
+    floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0)
+    steady = c.layer_floor_pipeline_s * (s.tp - 1.0) * crossing
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     busy = forward + backward + weight
     gpu = busy / layers
@@ -235,7 +237,7 @@ def rank_times(
         "launch": launch,
         "overlap_price": price,
     }
-    kernels = _kernel_terms(work, blocks, recompute, weight) if breakdown else {}
+    kernels = _kernel_terms(work, blocks, recompute, weight, accumulated) if breakdown else {}
     return RankTime(
         forward=forward + stall * share,
         backward=backward + stall * (1.0 - share),
@@ -246,6 +248,12 @@ def rank_times(
     )
 
 
+def accumulate_s(work: Work, c: Constants) -> Floats:
+    """Adding a micro-batch's gradients to their buffer, where no GEMM does it on the way."""
+    moved = work.state.accumulated_bytes * (work.state.dense + work.state.experts)
+    return np.asarray(moved / (work.machine.memory_bandwidth_Bps * c.memory_fraction))
+
+
 def _longer(gpu: Floats, host: Floats) -> Floats:
     """Equation (6)."""
     longer = np.maximum(gpu, host)
@@ -254,20 +262,23 @@ def _longer(gpu: Floats, host: Floats) -> Floats:
 
 
 def _kernel_terms(
-    work: Work, blocks: LayerTime, recompute: Floats, weight: Floats
+    work: Work, blocks: LayerTime, recompute: Floats, weight: Floats, accumulated: Floats
 ) -> dict[str, Floats]:
     """Where each rank's compute and exposed layer collectives go, per micro-batch."""
     st = work.stages
     heads = st.has_head + st.n_mtp
     windows = st.n_windowed * (blocks.window_saves_forward + blocks.window_saves_backward)
+    accumulated = work.trained * accumulated
     return {
         "gemm": _sum_blocks(work, blocks, "gemm_forward")
         + _sum_blocks(work, blocks, "gemm_input")
         + weight
+        - accumulated
         + heads * (blocks.head_forward + blocks.head_input),
         "attention": _both_ways(work, blocks, "attention") - windows,
         "memory_bound": _both_ways(work, blocks, "memory")
         + heads * blocks.head_memory
+        + accumulated
         + st.has_embedding * 2.0 * blocks.embedding,
         "recompute": recompute,
         "tp_comm": _both_ways(work, blocks, "tp"),
@@ -345,14 +356,16 @@ def gradients_s(
     none = s.sharding == Sharding.NONE
     whole = s.sharding >= Sharding.ZERO3
     # from ZeRO-2 on, every micro-batch has scattered its own: equation (3)
-    grads = np.where(none, reduce, np.where(s.sharding >= Sharding.ZERO2, 0.0, scatter))
+    owned = np.where(state.scatters > 0, scatter, reduce)
+    grads = np.where(none, reduce, np.where(s.sharding >= Sharding.ZERO2, 0.0, owned))
     grads = grads + np.where(s.sharding == Sharding.HSDP, copies, 0.0)
     params = np.where(none | whole, 0.0, gather)
     one = 1.0 / np.maximum(np.where(s.vpp > 1, s.vpp, 1), 1)
-    hide_grads = np.where(s.overlap_grad_reduce, c.dp_hidden, 0.0) * backward * one
-    hide_params = np.where(s.overlap_param_gather, c.dp_hidden, 0.0) * forward * one
+    hidden = c.dp_hidden * state.overlaps * one
+    hide_grads = np.where(s.overlap_grad_reduce, hidden, 0.0) * backward
+    hide_params = np.where(s.overlap_param_gather, hidden, 0.0) * forward
     if bound:
-        exposed = np.maximum(grads + params - c.dp_hidden * one * (forward + backward), 0.0)
+        exposed = np.maximum(grads + params - hidden * (forward + backward), 0.0)
     else:
         exposed = np.maximum(grads - hide_grads, 0.0) + np.maximum(params - hide_params, 0.0)
     return work.trained * exposed, work.trained * (grads + params - exposed)

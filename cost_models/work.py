@@ -141,6 +141,8 @@ class Traffic:
     tp_bytes: Floats
     """One tensor-parallel collective: the hidden vectors of a micro-batch."""
     sequence_parallel: Floats
+    gathers_again: Floats
+    """1.0 where the backward pass gathers the inputs of column-parallel GEMMs once more."""
     etp_bytes: Floats
     cp_kv_bytes: Floats
     """Keys and values of one rank's part of the sequence."""
@@ -167,6 +169,12 @@ class State:
     """Parameters whose gradients travel in one collective."""
     grad_reduce_bytes: Floats
     param_gather_bytes: Floats
+    overlaps: Floats
+    """1.0 where the framework can reduce gradients during the backward pass."""
+    scatters: Floats
+    """1.0 where ZeRO-1 reduces a gradient to its owner alone."""
+    accumulated_bytes: Floats
+    """Bytes per parameter and micro-batch to add gradients to their buffer."""
     updated_bytes: Floats
     """Bytes that the optimizer reads and writes per parameter of its own."""
     offloaded_bytes: Floats
@@ -379,6 +387,9 @@ def _traffic(
         ),
         tp_bytes=np.asarray(np.where(s.tp > 1, 2.0 * h * tokens, 0.0)),
         sequence_parallel=np.asarray(s.sequence_parallel, dtype=np.float64),
+        gathers_again=np.asarray(
+            s.sequence_parallel & (not workload.framework.saves_gathered_inputs), dtype=np.float64
+        ),
         etp_bytes=np.asarray(np.where(s.etp > 1, 2.0 * h * tokens / s.tp * model.top_k * s.etp, 0)),
         cp_kv_bytes=np.asarray(np.where(s.cp > 1, 2.0 * (w.kv + values) * tokens, 0.0)),
         cp_qo_bytes=np.asarray(np.where(s.cp > 1, 2.0 * (w.query + w.value) * tokens, 0.0)),
@@ -400,6 +411,7 @@ def _state(model: ModelSpec, workload: Workload, s: Strategies, held: list[Stage
     own = [shards.rank_parameters(p, model, rank) for rank in held]
     state = optimizer.moments_bytes + optimizer.master_bytes
     on_gpu = 1.0 - s.optimizer_offload
+    overlapping = [int(Sharding.parse(kind)) for kind in framework.overlaps_gradients]
     return State(
         dense=_stack([rank.dense for rank in own]),
         experts=_stack([rank.experts for rank in own]),
@@ -408,6 +420,9 @@ def _state(model: ModelSpec, workload: Workload, s: Strategies, held: list[Stage
         bucket_parameters=np.asarray(framework.bucket_parameters),
         grad_reduce_bytes=np.asarray(framework.grad_reduce_bytes),
         param_gather_bytes=np.asarray(framework.param_gather_bytes),
+        overlaps=np.isin(s.sharding, overlapping).astype(np.float64),
+        scatters=np.asarray(float(framework.scatters_gradients)),
+        accumulated_bytes=np.asarray(framework.accumulated_bytes),
         updated_bytes=np.asarray(2.0 * state * on_gpu + framework.grads_bytes + 2.0),
         offloaded_bytes=np.asarray((framework.grads_bytes + 2.0) * s.optimizer_offload),
     )
