@@ -41,7 +41,7 @@ STAGES = (0.3, 0.12, 0.08)
 """Sigma of each stage: log step time."""
 MEMORY_STAGES = (0.3, 0.1, 0.06)
 STEP = 1e-3
-TOLERANCE = 3e-4
+TOLERANCE = 2e-5
 """Relative gain below which a stage stops."""
 SHORTEST = 1e-3
 """Share of a step below which none is taken."""
