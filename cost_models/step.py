@@ -201,12 +201,10 @@ def rank_times(
     steady = c.layer_floor_pipeline_s * (s.tp - 1.0) * crossing
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     busy = forward + backward + weight
-    gpu = busy / layers
-    filling = layers * (_longer(gpu, floor * again) - gpu)
-    launch = layers * (_longer(gpu, (floor + steady) * again) - gpu)
+    filling = _longer(busy, layers * floor * again + c.micro_batch_s) - busy
+    launch = _longer(busy, layers * (floor + steady) * again + c.micro_batch_s) - busy
     only_steady = launch - filling
-    piped = np.where(s.pp > 1, c.pipeline_micro_batch_s, 0.0)
-    launch = launch + c.micro_batch_s + piped
+    launch = launch + np.where(s.pp > 1, c.pipeline_micro_batch_s, 0.0)
 
     hop = hop_s(work, wires)
     sends = np.where(s.pp > 1, 2.0 * s.vpp * hop, 0.0)
