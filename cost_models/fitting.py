@@ -36,7 +36,7 @@ Bools = NDArray[np.bool_]
 
 CAUCHY = 1.5
 """Residuals beyond this many sigma lose their pull."""
-SOURCE_SD = 0.06
+SOURCE_SD = 0.03
 STAGES = (0.3, 0.12, 0.08)
 """Sigma of each stage: log step time."""
 MEMORY_STAGES = (0.3, 0.1, 0.06)

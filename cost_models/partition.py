@@ -10,7 +10,7 @@ strategy does not give ``stage_layers``, the framework's habit decides:
 ``embedding_and_head_as_layers``
     (1) for L + 2, the first and the last being embedding and head             (2)
 ``parameter_weight``
-    chunk c ends after the first layer whose cumulated parameters exceed
+    chunk c ends after the first layer whose cumulated parameters reach
     (c + 1) / C of the layers' and the head's                                  (3)
 
 References
@@ -62,7 +62,7 @@ def _first_layer(chunk: Ints, model: ModelSpec, framework: Framework, chunks: In
             else model.dense_mlp_parameters
         )
         total = layers + model.vocab_size * model.hidden_size / layer
-        ends = np.floor(chunk * total / chunks).astype(np.int64) + 1
+        ends = np.ceil(np.round(chunk * total / chunks, 9)).astype(np.int64)
         # no chunk takes a second layer before the one ahead of it has its first
         ends = np.where(total < chunks, chunk, ends)
         return np.where(chunk == 0, 0, np.where(chunk >= chunks, layers, np.minimum(ends, layers)))
