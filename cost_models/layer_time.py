@@ -257,7 +257,7 @@ class Kernels:
         return forward + unfused, backward + 2.0 * unfused
 
 
-def _block_collective(work: Work, c: Constants, wires: Links) -> Floats:
+def _block_collective(work: Work, wires: Links) -> Floats:
     """Equations (1) and (2), one way."""
     t, group = work.traffic, work.traffic.tp
     reduce = all_reduce_s(
@@ -266,10 +266,14 @@ def _block_collective(work: Work, c: Constants, wires: Links) -> Floats:
     gather = all_gather_s(
         t.tp_bytes, group.inside, group.outside, intra=wires.intra, inter=wires.inter
     )
-    # between nodes every step of a ring waits for the slowest wire
+    return np.where(t.sequence_parallel > 0, 2.0 * gather, reduce)
+
+
+def _ring_waits(work: Work, c: Constants) -> Floats:
+    """What a block's collectives wait, one way: between nodes every step of a ring does."""
+    group = work.traffic.tp
     ranks = group.inside * group.outside
-    waits = np.where(group.outside > 1.0, 2.0 * (ranks - 1.0) * c.tp_step_s, 0.0)
-    return np.where(t.sequence_parallel > 0, 2.0 * gather, reduce) + waits
+    return np.where(group.outside > 1.0, 2.0 * (ranks - 1.0) * c.tp_step_s, 0.0)
 
 
 COLUMN_SHARE = 0.5
@@ -323,9 +327,14 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     passes, ratio = c.memory_passes, c.backward_memory_ratio
     norm = kernels.moved(passes * layer.norm_bytes / 2.0)
 
-    collective = _block_collective(work, c, wires)
-    tp_hidden = np.where(s.overlap_tp, c.tp_hidden, 0.0) * collective
-    tp = collective - tp_hidden
+    collective, waits = _block_collective(work, wires), _ring_waits(work, c)
+    hideable = np.where(s.overlap_tp, c.tp_hidden, 0.0) * collective
+
+    def tensor_parallel(cover: Floats) -> tuple[Floats, Floats]:
+        """Exposed and hidden seconds: no more runs under the GEMMs than they take."""
+        under = np.minimum(hideable, cover)
+        return collective - under + waits, under
+
 
     again_s = _gathered_again(work, wires)
 
@@ -334,6 +343,8 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     cp_f, cp_b, cp_hidden = _context_parallel(work, c, wires, score_f, score_b)
     gemm_f, gemm_b, gemm_w = kernels.three(layer.attention_gemms)
     moved = norm + kernels.moved(passes * layer.attention_bytes)
+    tp_f, under_f = tensor_parallel(gemm_f)
+    tp_b, under_b = tensor_parallel(gemm_b)
     late = np.maximum(again_s - COLUMN_SHARE * gemm_b, 0.0)
     attention = BlockTime(
         gemm_forward=gemm_f,
@@ -343,17 +354,19 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         attention_backward=score_b,
         memory_forward=moved,
         memory_backward=ratio * moved,
-        tp_forward=tp,
-        tp_backward=tp + late,
+        tp_forward=tp_f,
+        tp_backward=tp_b + late,
         cp_forward=cp_f,
         cp_backward=cp_b,
         ep_forward=zero,
         ep_backward=zero,
-        hidden=2.0 * tp_hidden + again_s - late + cp_hidden,
+        hidden=under_f + under_b + again_s - late + cp_hidden,
     )
 
     dense_f, dense_b, dense_w = kernels.three(layer.dense_gemms)
     dense_act = kernels.moved(passes * layer.dense_bytes)
+    tp_f, under_f = tensor_parallel(dense_f)
+    tp_b, under_b = tensor_parallel(dense_b)
     late = np.maximum(again_s - COLUMN_SHARE * dense_b, 0.0)
     dense = BlockTime(
         gemm_forward=dense_f,
@@ -363,15 +376,17 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         attention_backward=zero,
         memory_forward=norm + dense_act,
         memory_backward=ratio * (norm + dense_act),
-        tp_forward=tp,
-        tp_backward=tp + late,
+        tp_forward=tp_f,
+        tp_backward=tp_b + late,
         cp_forward=zero,
         cp_backward=zero,
         ep_forward=zero,
         ep_backward=zero,
-        hidden=2.0 * tp_hidden + again_s - late,
+        hidden=under_f + under_b + again_s - late,
     )
-    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden, attention.forward)
+    # a shared expert's collectives run under GEMMs of about the attention block's size
+    shared_tp = tensor_parallel(gemm_f)
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, *shared_tp, attention.forward)
 
     head = work.head
     head_f = kernels.sixteen_bit(head.m, head.n, head.k)
@@ -402,7 +417,7 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         + norms,
         recompute_dense=np.maximum(
             again(Recompute.ACTIVATION, dense_act),
-            again(Recompute.MLP, dense_f + dense_act + tp / 2.0),
+            again(Recompute.MLP, dense_f + dense_act + tp_f / 2.0),
         )
         + norms,
         recompute_moe=np.maximum(
