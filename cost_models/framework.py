@@ -74,6 +74,8 @@ class Framework:
 
     flash_attention: bool = True
     """The score matrix is never kept."""
+    attention_speed: tuple[tuple[str, float], ...] = ()
+    """Its attention kernel's share of the fastest one's speed, by architecture; else 1."""
     elementwise_passes: float = 1.0
     """Bytes that norms, residuals and activations move, over fused kernels'; eager PyTorch
     reads and writes every intermediate."""

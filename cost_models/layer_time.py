@@ -215,7 +215,7 @@ class Kernels:
             m,
             n,
             k,
-            flop_per_s=machine.attention_flop_per_s,
+            flop_per_s=machine.sixteen_bit_flop_per_s,
             n_sm=machine.n_sm,
             bytes_per_element=2.0,
             memory_bandwidth_Bps=machine.memory_bandwidth_Bps,

@@ -54,8 +54,10 @@ class Machine:
 
     gemm_flop_per_s: Floats
     """At the strategy's precision; 0 where the GPU does not have it."""
+    sixteen_bit_flop_per_s: Floats
+    """What stays in 16 bits whatever the layers' GEMMs do."""
     attention_flop_per_s: Floats
-    """Scores are computed in 16 bits whatever the GEMMs do."""
+    """Scores are, and by a kernel that may be slower than the fastest."""
     memory_bandwidth_Bps: Floats
     n_sm: Floats
     nvlink_Bps: Floats
@@ -219,15 +221,17 @@ def _group(cluster: Cluster, stride: Any, size: Any) -> Group:
     return Group(inside=inside, outside=np.asarray(size / inside, dtype=np.float64))
 
 
-def _machine(cluster: Cluster, s: Strategies) -> Machine:
+def _machine(cluster: Cluster, workload: Workload, s: Strategies) -> Machine:
     gpu = cluster.gpu
+    kernel = dict(workload.framework.attention_speed).get(gpu.architecture, 1.0)
     peaks = np.array([gpu.peak_flop_per_s.get(name, 0.0) for name in PRECISIONS])
     sixteen = gpu.peak_flop_per_s.get("bf16") or gpu.peak_flop_per_s.get("fp16") or peaks.max()
     gemm_bytes = np.array([2.0, 2.0, 1.0, 1.0, 0.5])
     scalar = np.asarray
     return Machine(
         gemm_flop_per_s=peaks[s.precision],
-        attention_flop_per_s=scalar(float(sixteen)),
+        sixteen_bit_flop_per_s=scalar(float(sixteen)),
+        attention_flop_per_s=scalar(float(sixteen) * kernel),
         memory_bandwidth_Bps=scalar(gpu.memory_bandwidth_Bps),
         n_sm=scalar(float(gpu.n_sm)),
         nvlink_Bps=scalar(cluster.nvlink_bandwidth_Bps),
@@ -472,7 +476,7 @@ def step_work(
     h = model.hidden_size
     one = np.asarray(1.0)
     return Work(
-        machine=_machine(cluster, s),
+        machine=_machine(cluster, workload, s),
         layer=_layer(model, workload, s, tokens),
         stages=stages,
         traffic=_traffic(model, cluster, workload, s, tokens),

@@ -63,6 +63,11 @@ def _is_a(value: Any, hint: Any) -> bool:
     return True
 
 
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, inner ones too."""
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
 def build(cls: type[T], table: Mapping[str, Any], path: Path) -> T:
     """A ``cls`` from the keys of ``table``.
 
@@ -89,7 +94,7 @@ def build(cls: type[T], table: Mapping[str, Any], path: Path) -> T:
     ]
     if missing:
         raise SpecError(f"{path}: missing key {missing[0]!r}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    values = {key: _frozen(value) for key, value in table.items()}
     try:
         return cls(**values)
     except SpecError as error:
