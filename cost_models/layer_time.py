@@ -335,7 +335,6 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         under = np.minimum(hideable, cover)
         return collective - under + waits, under
 
-
     again_s = _gathered_again(work, wires)
 
     score_f, score_b = kernels.attention(work, layer.attention.kept)
