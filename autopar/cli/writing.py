@@ -10,6 +10,7 @@ import click
 from autopar.emission import Others, emit_plan, require_model, start_command
 from autopar.inputs import as_model
 from autopar.launchers import LAUNCHERS, launcher, wrapper
+from autopar.launchers.knobs import printable
 from autopar.launchers.plan import Plan
 from autopar.report.documents import emit_document
 from autopar.report.files import STDOUT, write_text
@@ -82,7 +83,7 @@ def write_plan(
         return 0
     printer = Printer(sys.stderr if beside else None)
     verb = "wrote" if written else "unchanged"
-    names = " ".join(f"{out}/{file}" for file in emission.files)
+    names = " ".join(printable(quote(f"{out}/{file}")) for file in emission.files)
     printer.line(f"{verb} {names} (rank {rank}, {emission.targets})", whole=True)
     printer.lines(f"not expressed: {item}" for item in emission.not_expressed)
     start = start_command(emission.files)

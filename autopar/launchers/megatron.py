@@ -23,13 +23,14 @@ from autopar.launchers.megatron_args.values import environment, located, read_st
 from autopar.launchers.megatron_args.vocabulary import vocabulary
 from autopar.launchers.megatron_args.world import world_size_of
 from autopar.launchers.plan import Emission, Plan, Reading
-from autopar.launchers.shell import Script, Word, array, quoted, read_script
+from autopar.launchers.shell import Script, Word, array, checkout, quoted, read_script
 from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
 
 NAME = "megatron"
 TARGETS = "megatron-core 0.19.2"
 FILE = "megatron.sh"
+_PROGRAM = "pretrain_gpt.py"
 _TABLES = (
     ("MODEL_ARGS", MODEL),
     ("DATA_ARGS", DATA),
@@ -81,7 +82,7 @@ GPUS_PER_NODE=${{GPUS_PER_NODE:-{per_node}}}
 NODE_RANK=${{NODE_RANK:-0}}
 MASTER_ADDR=${{MASTER_ADDR:-localhost}}
 MASTER_PORT=${{MASTER_PORT:-29500}}
-MEGATRON_LM=${{MEGATRON_LM:-.}}
+{checkout("MEGATRON_LM", _PROGRAM, "Megatron-LM")}
 {exports}
 LAUNCH_ARGS=(
     --nnodes "$NNODES"
@@ -93,7 +94,7 @@ LAUNCH_ARGS=(
 
 {arrays}
 {array("TRAINING_ARGS", _TRAINING)}
-exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_LM/pretrain_gpt.py" \\
+exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_LM/{_PROGRAM}" \\
     "${{MODEL_ARGS[@]}}" \\
     "${{DATA_ARGS[@]}}" \\
     "${{PARALLEL_ARGS[@]}}" \\

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from autopar.launchers import LAUNCHERS, WRAPPERS, launcher
 
 Run = Callable[..., Any]
+OF_SLURM = ("megatron.sh", "run.sh", "job.sbatch")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,28 @@ def test_a_second_time_changes_nothing(run: Run, result: Path, tmp_path: Path) -
     assert run(f"emit {result} --rank 2 --out {out} --force").code == 0
     assert (out / "notes.txt").read_text() == "mine"
     assert sorted(path.name for path in out.iterdir()) == ["megatron.sh", "notes.txt"]
+
+
+def test_what_is_printed_can_be_typed(run_words: Run, result: Path, tmp_path: Path) -> None:
+    """Folders with blanks and quotes are quoted, and the script asks for its checkout."""
+    out = tmp_path / "a b; touch 'owned'"
+    ran = run_words("emit", str(result), "--wrap", "slurm", "--out", str(out))
+    assert ran.code == 0
+    first, last = ran.out.splitlines()
+    assert shlex.split(first)[1:4] == [f"{out}/{name}" for name in OF_SLURM]
+    typed = last.removeprefix("next: ")
+    assert shlex.split(typed) == [
+        *("cd", str(out), "&&", "MEGATRON_LM=~/Megatron-LM", "sbatch", "job.sbatch")
+    ]
+
+
+def test_a_file_that_is_not_there_is_said_plainly(run_words: Run, tmp_path: Path) -> None:
+    """No word about JSON where there is nothing to read."""
+    ran = run_words("emit", "nowhere.json", "--launcher", "megatron", "--out", f"{tmp_path}/run")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: nowhere.json: cannot read: No such file or directory\n",
+    )
 
 
 def test_json_names_the_files(run: Run, result: Path, tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-localhost}
 MASTER_PORT=${MASTER_PORT:-29500}
 MEGATRON_BRIDGE=${MEGATRON_BRIDGE:-.}
+if [ ! -f "$MEGATRON_BRIDGE/scripts/training/run_recipe.py" ]; then
+    echo "no $MEGATRON_BRIDGE/scripts/training/run_recipe.py: set MEGATRON_BRIDGE to a checkout of Megatron-Bridge" >&2
+    exit 2
+fi
 export CUDA_DEVICE_MAX_CONNECTIONS=1
 
 LAUNCH_ARGS=(

@@ -11,6 +11,10 @@ NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-localhost}
 MASTER_PORT=${MASTER_PORT:-29500}
 MEGATRON_LM=${MEGATRON_LM:-.}
+if [ ! -f "$MEGATRON_LM/pretrain_gpt.py" ]; then
+    echo "no $MEGATRON_LM/pretrain_gpt.py: set MEGATRON_LM to a checkout of Megatron-LM" >&2
+    exit 2
+fi
 export CUDA_DEVICE_MAX_CONNECTIONS=32
 
 LAUNCH_ARGS=(
