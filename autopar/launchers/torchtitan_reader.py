@@ -87,7 +87,7 @@ def _located(error: SpecError, files: Mapping[str, str]) -> SpecError:
     field = re.search(r"(?:\w+\.)*(\w+_\w+)", own)
     if own == text or field is None:
         return error
-    for name, source in reversed(files.items()):
+    for name, source in reversed(list(files.items())):
         lines = source.splitlines()
         found = [n for n, line in enumerate(lines, 1) if re.search(rf"\b{field[1]}\b", line)]
         if found:
