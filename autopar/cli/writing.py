@@ -73,6 +73,9 @@ def write_plan(
 
     ``beside`` says it on standard error, where the answer is something else.
     """
+    from autopar.intervals import with_intervals  # brings SciPy, which help does not need
+
+    plan = with_intervals(plan)
     emission = emit_plan(plan, name, wrapper=options["wrap"], others=others)
     out, path = options["out"], options.get("json_path")
     written = write_folder("--out", out, emission.files, force=options["force"])

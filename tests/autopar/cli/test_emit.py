@@ -94,6 +94,20 @@ def test_a_second_time_changes_nothing(run: Run, result: Path, tmp_path: Path) -
     assert sorted(path.name for path in out.iterdir()) == ["megatron.sh", "notes.txt"]
 
 
+def test_predictions_come_with_intervals(run: Run, result: Path, tmp_path: Path) -> None:
+    """80 % intervals of what the shipped calibration predicts, and of nothing else."""
+    ran = run(f"emit {result} --rank 2 --out {tmp_path}/run --json -")
+    said = json.loads(ran.out)
+    assert said["step_time_low_s"] < said["step_time_s"] < said["step_time_high_s"]
+    assert said["memory_low_bytes"] < said["memory_bytes"] < said["memory_high_bytes"]
+    text = (tmp_path / "run" / "megatron.sh").read_text()
+    assert "per GPU; in brackets 80 % intervals." in text
+
+    other = changed(result, tmp_path, lambda d: d["frontier"][0].update(step_time_s=1.0))
+    ran = run(f"emit {other} --out {tmp_path}/other --json -")
+    assert "step_time_low_s" not in json.loads(ran.out)
+
+
 def test_what_is_printed_can_be_typed(run_words: Run, result: Path, tmp_path: Path) -> None:
     """Folders with blanks and quotes are quoted, and the script asks for its checkout."""
     out = tmp_path / "a b; touch 'owned'"

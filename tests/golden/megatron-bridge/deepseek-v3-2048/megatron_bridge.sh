@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for Megatron-Bridge 0.6.2.
 # deepseek-v3 on 2048 x h800: global batch 16384, sequence 4096.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 set -euo pipefail
 
 NNODES=${NNODES:-256}

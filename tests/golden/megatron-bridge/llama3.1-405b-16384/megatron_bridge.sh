@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for Megatron-Bridge 0.6.2.
 # llama3.1-405b on 16384 x h100-sxm: global batch 2048, sequence 8192.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 set -euo pipefail
 
 NNODES=${NNODES:-2048}

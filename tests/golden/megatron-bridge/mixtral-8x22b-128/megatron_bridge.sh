@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for Megatron-Bridge 0.6.2.
 # mixtral-8x22b on 128 x h100-sxm: global batch 1024, sequence 4096.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 set -euo pipefail
 
 NNODES=${NNODES:-16}
