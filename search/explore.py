@@ -12,29 +12,25 @@ others may work on it (:func:`work`).
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from time import monotonic, sleep
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from cost_models.constants import Constants
 from cost_models.errors import SpecError
-from cost_models.step import step_cost
 from cost_models.strategy import Strategies, Strategy
 from search.census import Census, take_census
 from search.codec import Codec
 from search.enumerate import Progress, Swept, scout
-from search.explore_crew import POLL_S, give_up
-from search.explore_interrupt import held_interrupt
 from search.explore_options import Explore, Interrupted
 from search.explore_record import Question as Asked
 from search.explore_record import Start, record_of
-from search.explore_sampler import FITS, SAMPLERS, sampler_called
+from search.explore_run import price, prices, run
+from search.explore_sampler import SAMPLERS, sampler_called
 from search.explore_storage import Store, open_store, storage_errors
 from search.explore_study import (
     Joined,
@@ -87,7 +83,7 @@ def explore(
         sampler_called(options.sampler, seed)  # before anything is written
         with open_store(options.storage) as store, _blamed(store, name):
             joined = _begun(asked, codec, census, store, name)
-            _run(joined, asked, codec, budget=lambda: options.trials, progress=progress)
+            run(joined, asked, codec, budget=lambda: options.trials, progress=progress)
             return _collected(joined, asked, codec, census)
 
 
@@ -134,7 +130,7 @@ def work(
         there = optuna.load_study(study_name=study, storage=store.storage)
         joined = join(asked, there, store, require_same(there, store, record_of(asked)))
         require_same_equations(joined, _box(codec), _first_price(asked, codec, joined.start))
-        here = _run(
+        here = run(
             joined, asked, codec, budget=lambda: joined.budget, own=trials, progress=progress
         )
         return Worked(study, store.name, here, _done(joined.study), joined.budget)
@@ -164,82 +160,6 @@ def _begun(asked: Asked, codec: Codec, census: Census, store: Store, name: str) 
     return joined
 
 
-def _run(
-    joined: Joined,
-    asked: Asked,
-    codec: Codec,
-    *,
-    budget: Callable[[], int],
-    own: int | None = None,
-    progress: Progress | None = None,
-) -> int:
-    """Price strategies until the study holds ``budget()``, or this worker its ``own``."""
-    study, crew, timeout_s = joined.study, joined.crew, asked.options.timeout_s
-    box: dict[str, BaseDistribution] = {
-        axis: IntDistribution(0, size - 1) for axis, size in joined.start.box.items()
-    }
-    started, here = monotonic(), 0
-    with held_interrupt() as interrupted, crew:
-        crew.settle(study)
-        most = budget()
-        while own is None or here < own:
-            if interrupted():
-                raise Interrupted(joined.store.kept(study.study_name))
-            if timeout_s is not None and monotonic() - started > timeout_s:
-                break
-            crew.give_up_dead(study)
-            states = [trial.state for trial in study.get_trials(deepcopy=False)]
-            done = states.count(TrialState.COMPLETE)
-            if done >= most:
-                most = budget()  # somebody may have asked for more
-                if done >= most:
-                    break
-            if progress is not None:
-                progress(done / most)
-            if done + states.count(TrialState.RUNNING) >= most:
-                sleep(POLL_S)  # the others may yet die, and leave their slots
-                continue
-            here += _one(joined, asked, codec, box, most)
-    return here
-
-
-def _one(
-    joined: Joined,
-    asked: Asked,
-    codec: Codec,
-    box: dict[str, BaseDistribution],
-    most: int,
-) -> bool:
-    """Price one strategy; False where others were quicker and it is not needed."""
-    study = joined.study
-    try:
-        trial = study.ask(box)
-        if joined.sampler.slot >= most:
-            give_up(study, trial._trial_id)
-            joined.crew.let_go()
-            return False
-        strategy = codec.strategy(trial.params)
-        values, over = _price(asked.problem, asked.constants, strategy)
-        trial.set_user_attr("strategy", strategy.to_json())
-        _constrain(trial, over)
-        told = _told(study, trial, values)
-    except optuna.exceptions.UpdateFinishedTrialError:
-        told = False  # the others took this worker for dead
-    joined.crew.let_go()
-    return told
-
-
-def _told(study: optuna.Study, trial: Trial, values: tuple[float, float]) -> bool:
-    try:
-        study.tell(trial, values)
-    except ValueError:
-        state = study.get_trials(deepcopy=False)[trial.number].state
-        if state != TrialState.FAIL:
-            raise
-        return False  # the others took this worker for dead
-    return True
-
-
 def _done(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
@@ -250,7 +170,7 @@ def _collected(joined: Joined, asked: Asked, codec: Codec, census: Census) -> Sw
     trials = joined.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if trials:
         strategies = Strategies.of([codec.strategy(trial.params) for trial in trials])
-        memory, seconds = _prices(asked.problem, asked.constants, strategies)
+        memory, seconds = prices(asked.problem, asked.constants, strategies)
         fits = memory <= asked.problem.cluster.usable_memory_bytes
         priced = int(np.count_nonzero(fits))
         if priced:
@@ -263,30 +183,6 @@ def _swept(census: Census, known: Staircase, priced: int) -> Swept:
     detail = f"{priced} legal strategies that fit were priced; others may be better"
     certificate = Certificate(complete=False, method="explore", detail=detail)
     return Swept(known.strategies, counts, certificate)
-
-
-def _prices(
-    problem: Problem, constants: Constants, strategies: Strategies
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes and seconds of flat strategies."""
-    cost = step_cost(
-        problem.model,
-        problem.cluster,
-        problem.workload,
-        strategies,
-        constants,
-        breakdown=False,
-    )
-    return cost.memory.total_bytes, cost.step_time_s
-
-
-def _price(
-    problem: Problem, constants: Constants, strategy: Strategy
-) -> tuple[tuple[float, float], float]:
-    """Memory and time, and the bytes that are too many, below zero where it fits."""
-    memory, seconds = _prices(problem, constants, Strategies.of(strategy))
-    values = (float(memory[0]), float(seconds[0]))
-    return values, values[0] - problem.cluster.usable_memory_bytes
 
 
 def _box(codec: Codec) -> dict[str, int]:
@@ -302,14 +198,18 @@ def _start(asked: Asked, codec: Codec, census: Census) -> Start:
         seeds = [*_extremes(asked), *coarse.strategies.rows()]
         points = [codec.point(strategy) for strategy in seeds]
         points = list({json.dumps(p, sort_keys=True): p for p in points}.values())
-    price = _price(asked.problem, asked.constants, codec.strategy(points[0] if points else {}))[0]
-    return Start(box=_box(codec), points=tuple(points), price=price)
+    first = codec.strategy(points[0] if points else {})
+    return Start(
+        box=_box(codec),
+        points=tuple(points),
+        price=price(asked.problem, asked.constants, first)[0],
+    )
 
 
 def _first_price(asked: Asked, codec: Codec, start: Start) -> tuple[float, float]:
     """What this installation says of the study's first point."""
     point: Mapping[str, int] = start.points[0] if start.points else {}
-    return _price(asked.problem, asked.constants, codec.strategy(point))[0]
+    return price(asked.problem, asked.constants, codec.strategy(point))[0]
 
 
 def _extremes(asked: Asked) -> list[Strategy]:
@@ -327,14 +227,6 @@ def _extremes(asked: Asked) -> list[Strategy]:
         return []
     ends = extreme_layouts(found.strategies, found.memory_bytes)
     return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
-
-
-def _constrain(trial: Trial, over: float) -> None:
-    """Tell Optuna whether the strategy fits, in the way its version has."""
-    if hasattr(trial, "set_constraint"):
-        trial.set_constraint(FITS, over)
-    else:
-        trial.set_user_attr(FITS, over)
 
 
 def fingerprint(
