@@ -113,12 +113,15 @@ def read(
     Megatron arguments is read.  Without a world size in the file and without
     ``world_size``, dp is 1.  Raises SpecError as ``file:line: field: what is wrong``.
     """
+    unread: Sequence[str] = ()
     if isinstance(source, Mapping):
         if not source:
             raise SpecError("no files to read")
+        files = source
         name, source = max(
-            source.items(), key=lambda file: sum(a.flag in file[1] for a in ARGUMENTS.values())
+            files.items(), key=lambda file: sum(a.flag in file[1] for a in ARGUMENTS.values())
         )
+        unread = [file for file in files if file != name]
     notes: dict[str, str] = {}
     if is_dump(source):
         values, where, ignored = parse_dump(source, name=name)
@@ -142,7 +145,7 @@ def read(
         model=model,
         global_batch_size=values.get("global_batch_size"),
         sequence_length=values.get("seq_length"),
-        ignored=tuple(dict.fromkeys(ignored)),
+        ignored=tuple(dict.fromkeys([*unread, *ignored])),
         notes=notes,
     )
 

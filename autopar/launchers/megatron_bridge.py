@@ -116,12 +116,15 @@ def read(
     is read.  GPUs are those of the script, of the recipe's name, or ``world_size``.
     Raises SpecError as ``file:line: field: what is wrong``.
     """
+    unread: Sequence[str] = ()
     if isinstance(source, Mapping):
         if not source:
             raise SpecError("no files to read")
+        files = source
         name, source = max(
-            source.items(), key=lambda file: len(re.findall(r"\bmodel\.\w+=", file[1]))
+            files.items(), key=lambda file: len(re.findall(r"\bmodel\.\w+=", file[1]))
         )
+        unread = [file for file in files if file != name]
     found: list[tuple[str, Any, Word]]
     notes: dict[str, str] = {}
     if re.search(r"^def \w+\(", source, re.MULTILINE):
@@ -154,7 +157,7 @@ def read(
         model=model,
         global_batch_size=values.get("global_batch_size"),
         sequence_length=values.get("seq_length"),
-        ignored=tuple(dict.fromkeys(ignored)),
+        ignored=tuple(dict.fromkeys([*unread, *ignored])),
         notes=notes,
     )
 

@@ -162,6 +162,7 @@ def test_several_numbers_of_gpus_keep_their_own(run: Run, tmp_path: Path) -> Non
 
 WRONG: dict[str, tuple[str, str]] = {
     "--launcher megatrn --out OUT": ("unknown launcher 'megatrn'", "did you mean 'megatron'?"),
+    "--launcher= --out OUT": ("unknown launcher ''", "known: megatron, "),
     "--wrap slurmm --out OUT": ("unknown wrapper 'slurmm'", "did you mean 'slurm'?"),
     "--rank 999 --out OUT": ("--rank must be 1 to ", ""),
     "--rank 0 --out OUT": ("--rank must be >= 1, got 0", ""),
