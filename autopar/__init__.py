@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         estimate,
         explain,
         search,
+        search_study,
         simulate,
+        work,
     )
 
 refuse_shadowed_packages()
@@ -39,7 +41,9 @@ __all__ = [
     "estimate",
     "explain",
     "search",
+    "search_study",
     "simulate",
+    "work",
 ]
 
 

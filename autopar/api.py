@@ -1,8 +1,9 @@
 """What ``import autopar`` offers: search, estimate and explain, by names or by specs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autopar.inputs import (
     as_cluster,
@@ -26,6 +27,9 @@ from search.replay_step import StepReplay, replay_step
 from search.result import Priced, SearchResult
 from search.rules import Problem, broken_rules
 from search.space import Space
+
+if TYPE_CHECKING:
+    from search.explore import Worked
 
 
 def search(
@@ -113,6 +117,75 @@ def search(
         space_for=space_for,
         progress=progress,
     )
+
+
+def search_study(
+    storage: str,
+    study: str,
+    *,
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    top: int | None = None,
+    refine: bool = True,
+    progress: Callable[[float], None] | None = None,
+) -> SearchResult:
+    """Continue an exploration that is kept in a storage, from there alone; its frontier.
+
+    Model, cluster, axes, calibration, sampler and seed are the study's.  ``trials`` is how
+    many strategies it is to hold at the end, by default what was asked for so far.
+
+    Raises
+    ------
+    SpecError
+        Where there is no such study, or where another version made it.
+    """
+    from search.explore import asked_by  # brings Optuna
+
+    asked = asked_by(storage, study)
+    words: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s}
+    given = {name: value for name, value in words.items() if value is not None}
+    problem, axes = asked.problem, asked.space.axes
+    open_layers = Space.core(problem).axes["recompute_layers"] == axes["recompute_layers"]
+    return search_strategies(
+        problem.model,
+        problem.cluster,
+        problem.workload,
+        asked.space,
+        asked.constants,
+        launcher=problem.launcher.name,
+        seed=asked.seed,
+        top=top,
+        how=How(
+            method="explore",
+            explore=replace(asked.options, **given),
+            refine=refine,
+            some_layers=open_layers,
+        ),
+        progress=progress,
+    )
+
+
+def work(
+    storage: str,
+    study: str,
+    *,
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> "Worked":
+    """Take part in an exploration that ``search`` keeps in a storage, until it has enough.
+
+    Everything that is asked is in the study; ``trials`` and ``timeout_s`` let this worker
+    leave earlier.
+
+    Raises
+    ------
+    SpecError
+        Where there is no such study, or where it is not this version's.
+    """
+    from search.explore import work as explored  # brings Optuna
+
+    return explored(storage, study, trials=trials, timeout_s=timeout_s, progress=progress)
 
 
 def _strategy(strategy: Strategy | Mapping[str, Any]) -> Strategy:
@@ -261,5 +334,7 @@ __all__ = [
     "estimate",
     "explain",
     "search",
+    "search_study",
     "simulate",
+    "work",
 ]

@@ -28,6 +28,11 @@ _STARTS: Mapping[str, str] = {
     "nanotron.yaml": "torchrun run_train.py --config-file nanotron.yaml",
     "maxtext.yml": "python3 -m maxtext.trainers.pre_train.train maxtext.yml",
 }
+_NEEDS: Mapping[str, str] = {
+    "megatron.sh": "MEGATRON_LM=~/Megatron-LM",
+    "megatron_bridge.sh": "MEGATRON_BRIDGE=~/Megatron-Bridge",
+}
+"""Checkouts that scripts ask for, as people usually have them."""
 
 
 def emit_plan(
@@ -88,6 +93,9 @@ def require_model(name: str, model: ModelSpec) -> None:
 
 
 def start_command(files: Iterable[str]) -> str | None:
-    """What to type in the folder of the files."""
+    """What to type in the folder of the files; where a shell starts them, with what they need."""
     names = set(files)
-    return next((command for file, command in _STARTS.items() if file in names), None)
+    command = next((command for file, command in _STARTS.items() if file in names), None)
+    if command is None or command.startswith(("kubectl", "sky")):
+        return command
+    return " ".join([*(need for file, need in _NEEDS.items() if file in names), command])

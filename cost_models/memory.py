@@ -218,15 +218,24 @@ def memory_terms(part: RankMemory, constants: Constants) -> dict[str, Floats]:
     }
 
 
-def rank_bytes(part: RankMemory, constants: Constants) -> Floats:
-    """Sum of :func:`memory_terms`: what depends on the state apart from what is in flight."""
+def state_bytes(part: RankMemory, constants: Constants) -> Floats:
+    """Of :func:`rank_bytes`, what does not depend on the activations."""
     c = constants
     state = (part.weights + part.gradients + part.optimizer) * (1.0 + c.state_fragmentation)
-    state = state + (c.communicator_bytes * part.n_communicators + c.framework_bytes)
+    return np.asarray(state + (c.communicator_bytes * part.n_communicators + c.framework_bytes))
+
+
+def moving_bytes(part: RankMemory, constants: Constants) -> Floats:
+    """Of :func:`rank_bytes`, the activations and what they are computed into."""
+    c = constants
     working = part.recomputed + c.transient_fraction * part.working / 2.0
     activations = c.activation_factor * (part.resident + working + part.head_input)
-    moving = activations + part.logits
-    return np.asarray(state + moving * (1.0 + c.fragmentation))
+    return np.asarray((activations + part.logits) * (1.0 + c.fragmentation))
+
+
+def rank_bytes(part: RankMemory, constants: Constants) -> Floats:
+    """Sum of :func:`memory_terms`: what depends on the state apart from what is in flight."""
+    return np.asarray(state_bytes(part, constants) + moving_bytes(part, constants))
 
 
 def peak_memory_bytes(

@@ -12,7 +12,7 @@ from cost_models.strategy import Strategies
 from search.knob_axes import classes, knob_axes
 from search.layouts import grow_layouts
 from search.legality import SPELLED_ONCE, LegalGrid, legal_grid
-from search.levels import MEMORY
+from search.memory_sides import MEMORY
 from search.result import Counts
 from search.rules import Problem, rules_for
 from search.space import Space

@@ -28,7 +28,7 @@ def why_empty(
         return "\n".join([_illegal(problem, found), *map(_hint, found.remedies)])
     if isinstance(found, Misfit):
         return "\n".join([_misfit(problem, found), *map(_hint, found.remedies)])
-    return "no strategy is legal and fits"
+    return "no strategy that fits was found; more trials or more time may find one"
 
 
 def _illegal(problem: Problem, found: Illegal) -> str:

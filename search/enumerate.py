@@ -7,7 +7,7 @@ Blocks are swept in rounds of a fixed number against the frontier at the round's
 threads change the speed of an answer and nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -16,10 +16,12 @@ import numpy as np
 
 from cost_models.constants import Constants
 from cost_models.strategy import Recompute, Strategies
+from cost_models.units import Ints
 from search.census import Census, take_census
 from search.knob_axes import LAYOUT, KnobAxis, grid
 from search.legality import LegalGrid
-from search.levels import CELLS, ITEM, MEMORY, Found, Question, Tally, sweep_block
+from search.levels import CELLS, FLOOR, Found, Question, Tally, sweep_block
+from search.memory_sides import MEMORY
 from search.pareto import Staircase, near_pareto
 from search.result import Certificate, Counts
 from search.rules import Mask, Problem, rules_for
@@ -28,6 +30,8 @@ from search.space import Space
 Progress = Callable[[float], None]
 """Told now and then which share of the work is done, from 0 to 1."""
 
+FIRST = 16
+"""One layout in so many is swept before the others."""
 ROUND = 4
 """Blocks swept against the same frontier."""
 SCOUTS = 1000
@@ -68,7 +72,11 @@ def sweep(
     counts = census.counts(
         fits=tally.fits,
         priced=tally.priced,
-        cut_by={"ideal_point": tally.cut_items, "step_time_bound": tally.cut_cells},
+        cut_by={
+            "floor": tally.cut_floors,
+            "ideal_point": tally.cut_items,
+            "step_time_bound": tally.cut_cells,
+        },
     )
     detail = "every legal strategy that fits was priced or cut by a bound"
     return Swept(
@@ -76,14 +84,24 @@ def sweep(
     )
 
 
-def _blocks(grids: Sequence[LegalGrid]) -> Iterator[LegalGrid]:
-    """Every grid in blocks of about :data:`CELLS` entries of its largest array."""
+def _blocks(grids: Sequence[LegalGrid]) -> list[tuple[LegalGrid, Ints]]:
+    """Every grid with some of its rows, about :data:`CELLS` entries of its largest array.
+
+    A block takes every so manieth layout, so that it is like the whole; the first one of
+    every grid comes before all others and is small, for what it finds cuts in the rest.
+    """
+    placed: list[tuple[float, LegalGrid, Ints]] = []
     for g in grids:
-        items = prod(axis.size for axis in g.axes if axis.name in (*ITEM, "optimizer_offload"))
-        cells = prod(axis.size for axis in g.axes if axis.name in MEMORY)
-        step = max(1, CELLS // max(items, cells))
-        for start in range(0, len(g.layouts), step):
-            yield g.rows(slice(start, start + step))
+        floors = prod(axis.size for axis in g.axes if axis.name in FLOOR)
+        halves = (("sequence_parallel", "precision", "kept"), MEMORY[:3] + MEMORY[4:])
+        largest = max(prod(a.size for a in g.axes if a.name in half) for half in halves)
+        most = max(1, CELLS // max(floors, largest))
+        first = np.arange(len(g.layouts)) % FIRST == 0
+        rest = np.flatnonzero(~first)
+        count = -(-len(rest) // most)
+        parts = [np.flatnonzero(first), *(rest[k::count] for k in range(count))]
+        placed += [(k / (count + 1), g, part) for k, part in enumerate(parts)]
+    return [(g, part) for _, g, part in sorted(placed, key=lambda one: one[0])]
 
 
 def _rounds(
@@ -97,13 +115,14 @@ def _rounds(
     tally, cut = Tally(), []
     total = sum(len(g.layouts) for g in grids)
     done = 0
-    blocks = list(_blocks(grids))
+    blocks = _blocks(grids)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for start in range(0, len(blocks), ROUND):
             some = blocks[start : start + ROUND]
 
-            def work(g: LegalGrid) -> Found:
-                return sweep_block(q, g, known, verify_cut)
+            def work(block: tuple[LegalGrid, Ints]) -> Found:
+                g, rows = block
+                return sweep_block(q, g.rows(rows), known, verify_cut)
 
             results = pool.map(work, some) if threads > 1 else map(work, some)
             for found in list(results):
@@ -113,7 +132,7 @@ def _rounds(
                     found.memory_bytes, found.step_time_s, found.strategies, strict=True
                 ):
                     known.add(*parts)
-            done += sum(len(g.layouts) for g in some)
+            done += sum(len(rows) for _, rows in some)
             if progress is not None:
                 progress(done / total)
     return tally, cut

@@ -3,36 +3,45 @@
 Points are decoded by :mod:`search.codec`; a strategy that does not fit is told to Optuna
 as a broken constraint.  The study starts from the constraint solver's extreme layouts and
 from the frontier of a thin sample of the space.
-The sampler is made anew for every trial with a seed of its own, so that a study that was
-stopped goes on as if it had not been.
+The sampler is made anew for every trial with a seed of its own
+(:mod:`search.explore_sampler`), so that a study that was stopped goes on as if it had
+not been.  The study itself holds the question (:mod:`search.explore_record`), so that
+others may work on it (:func:`work`).
 """
 
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib import import_module
-from inspect import signature
-from pathlib import Path
-from time import monotonic
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import BaseSampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from cost_models.constants import Constants
 from cost_models.errors import SpecError
-from cost_models.step import step_cost
 from cost_models.strategy import Strategies, Strategy
-from search.census import Census
+from search.census import Census, take_census
 from search.codec import Codec
 from search.enumerate import Progress, Swept, scout
-from search.explore_options import Explore
+from search.explore_options import Explore, Interrupted
+from search.explore_record import Question as Asked
+from search.explore_record import Start, record_of
+from search.explore_run import price, prices, run
+from search.explore_sampler import SAMPLERS, sampler_called
+from search.explore_storage import Store, open_store, storage_errors
+from search.explore_study import (
+    Joined,
+    found_study,
+    join,
+    made_study,
+    raise_budget,
+    read_question,
+    require_same,
+    require_same_equations,
+)
 from search.feasible import extreme_layouts, find_layouts
 from search.lean import leanest, memory_model, min_memory
 from search.levels import Question
@@ -41,15 +50,7 @@ from search.result import Certificate
 from search.rules import Problem, rules_for
 from search.space import Space
 
-SAMPLERS = {
-    "nsga2": "optuna.samplers:NSGAIISampler",
-    "nsga3": "optuna.samplers:NSGAIIISampler",
-    "tpe": "optuna.samplers:TPESampler",
-    "gp": "optuna.samplers:GPSampler",
-    "random": "optuna.samplers:RandomSampler",
-}
-_PROBLEM = "autopar_problem"
-_FITS = "fits_memory"
+__all__ = ["SAMPLERS", "Worked", "asked_by", "explore", "fingerprint", "sampler_called", "work"]
 
 
 def explore(
@@ -64,39 +65,116 @@ def explore(
 ) -> Swept:
     """The best of ``options.trials`` legal strategies; no claim that nothing is better.
 
+    With a study that others work on, theirs count too.
+
     Raises
     ------
     SpecError
         For a sampler or storage that cannot be used, and for a study of another problem.
+    Interrupted
+        After Ctrl-C.
     """
     if not census.grids:
         return _swept(census, Staircase(), 0)
+    asked = Asked(problem, space, constants, options, seed)
     codec = Codec(census)
-    known, priced = Staircase(), 0
+    name = options.study or f"autopar-{fingerprint(problem, space, constants, options, seed)}"
     with _quiet():
-        study = _study(problem, space, constants, options, seed)
-        box: dict[str, BaseDistribution] = {
-            axis.name: IntDistribution(0, axis.size - 1) for axis in codec.axes
-        }
-        _begin(study, problem, space, census, constants, codec, options)
-        before = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        for old in before:
-            priced += _learn(problem, constants, codec.strategy(old.params), known)
-        started, done = monotonic(), len(before)
-        while done < options.trials:
-            if options.timeout_s is not None and monotonic() - started > options.timeout_s:
-                break
-            study.sampler = sampler_called(options.sampler, seed + 1_000_003 * done)
-            trial = study.ask(box)
-            strategy = codec.strategy(trial.params)
-            values, over = _price(problem, constants, strategy)
-            trial.set_user_attr("strategy", strategy.to_json())
-            _constrain(trial, over)
-            study.tell(trial, values)
-            priced += _learn(problem, constants, strategy, known)
-            done += 1
-            if progress is not None:
-                progress(done / options.trials)
+        sampler_called(options.sampler, seed)  # before anything is written
+        with open_store(options.storage) as store, _blamed(store, name):
+            joined = _begun(asked, codec, census, store, name)
+            run(joined, asked, codec, budget=lambda: options.trials, progress=progress)
+            return _collected(joined, asked, codec, census)
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What a worker leaves behind."""
+
+    study: str
+    storage: str
+    """Without its password."""
+    here: int
+    """Strategies that this worker has priced."""
+    priced: int
+    """Strategies that the study holds."""
+    budget: int
+    """Strategies that it is to price."""
+
+
+def work(
+    storage: str,
+    study: str,
+    *,
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    progress: Progress | None = None,
+) -> Worked:
+    """Take part in a study that somebody has made, until it has priced what it is to price.
+
+    ``trials`` and ``timeout_s`` let this worker leave earlier.
+
+    Raises
+    ------
+    SpecError
+        Where there is no such study, and where its problem, calibration or equations are
+        not those of this installation.
+    Interrupted
+        After Ctrl-C.
+    """
+    with _quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
+        asked = read_question(store, study, Explore(storage=storage, study=study))
+        asked = replace(asked, options=replace(asked.options, timeout_s=timeout_s))
+        census = take_census(asked.problem, asked.space)
+        codec = Codec(census)
+        there = optuna.load_study(study_name=study, storage=store.storage)
+        joined = join(asked, there, store, require_same(there, store, record_of(asked)))
+        require_same_equations(joined, _box(codec), _first_price(asked, codec, joined.start))
+        here = run(
+            joined, asked, codec, budget=lambda: joined.budget, own=trials, progress=progress
+        )
+        return Worked(study, store.name, here, _done(joined.study), joined.budget)
+
+
+def asked_by(storage: str, study: str) -> Asked:
+    """The question of an existing study, to be searched again or shown.
+
+    Raises
+    ------
+    SpecError
+        Where there is no such study.
+    """
+    with _quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
+        return read_question(store, study, Explore(storage=storage, study=study))
+
+
+def _begun(asked: Asked, codec: Codec, census: Census, store: Store, name: str) -> Joined:
+    """The study of that name, made where there is none."""
+    mine = record_of(asked)
+    study = found_study(store, name)
+    if study is None:
+        study = made_study(store, name, mine, _start(asked, codec, census))
+    joined = join(asked, study, store, require_same(study, store, mine))
+    require_same_equations(joined, _box(codec), _first_price(asked, codec, joined.start))
+    raise_budget(study, asked.options.trials)
+    return joined
+
+
+def _done(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+def _collected(joined: Joined, asked: Asked, codec: Codec, census: Census) -> Swept:
+    """The best of all that the study holds, whoever priced it."""
+    known, priced = Staircase(), 0
+    trials = joined.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if trials:
+        strategies = Strategies.of([codec.strategy(trial.params) for trial in trials])
+        memory, seconds = prices(asked.problem, asked.constants, strategies)
+        fits = memory <= asked.problem.cluster.usable_memory_bytes
+        priced = int(np.count_nonzero(fits))
+        if priced:
+            known.add(memory[fits], seconds[fits], strategies.take(fits))
     return _swept(census, known, priced)
 
 
@@ -107,56 +185,37 @@ def _swept(census: Census, known: Staircase, priced: int) -> Swept:
     return Swept(known.strategies, counts, certificate)
 
 
-def _price(
-    problem: Problem, constants: Constants, strategy: Strategy
-) -> tuple[tuple[float, float], float]:
-    """Memory and time, and the bytes that are too many, below zero where it fits."""
-    cost = step_cost(
-        problem.model,
-        problem.cluster,
-        problem.workload,
-        Strategies.of(strategy),
-        constants,
-        breakdown=False,
+def _box(codec: Codec) -> dict[str, int]:
+    return {axis.name: axis.size for axis in codec.axes}
+
+
+def _start(asked: Asked, codec: Codec, census: Census) -> Start:
+    """Where a new study begins: at the solver's ends and at a thin sample's frontier."""
+    points: list[dict[str, int]] = []
+    if asked.options.seeds != "none":
+        coarse = Staircase()
+        scout(Question(asked.problem, asked.constants), census, coarse)
+        seeds = [*_extremes(asked), *coarse.strategies.rows()]
+        points = [codec.point(strategy) for strategy in seeds]
+        points = list({json.dumps(p, sort_keys=True): p for p in points}.values())
+    first = codec.strategy(points[0] if points else {})
+    return Start(
+        box=_box(codec),
+        points=tuple(points),
+        price=price(asked.problem, asked.constants, first)[0],
     )
-    memory = float(cost.memory.total_bytes[0])
-    return (memory, float(cost.step_time_s[0])), memory - problem.cluster.usable_memory_bytes
 
 
-def _learn(problem: Problem, constants: Constants, strategy: Strategy, known: Staircase) -> int:
-    """Take a strategy into the frontier; 1 where it fits."""
-    (memory, seconds), over = _price(problem, constants, strategy)
-    if over > 0:
-        return 0
-    known.add(np.array([memory]), np.array([seconds]), Strategies.of(strategy))
-    return 1
+def _first_price(asked: Asked, codec: Codec, start: Start) -> tuple[float, float]:
+    """What this installation says of the study's first point."""
+    point: Mapping[str, int] = start.points[0] if start.points else {}
+    return price(asked.problem, asked.constants, codec.strategy(point))[0]
 
 
-def _begin(
-    study: optuna.Study,
-    problem: Problem,
-    space: Space,
-    census: Census,
-    constants: Constants,
-    codec: Codec,
-    options: Explore,
-) -> None:
-    """Queue the seeds of a new study; give up what a killed one left running."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    if study.get_trials(deepcopy=False) or options.seeds == "none":
-        return
-    coarse = Staircase()
-    scout(Question(problem, constants), census, coarse)
-    seeds = [*_extremes(problem, space, constants), *coarse.strategies.rows()]
-    points = [codec.point(strategy) for strategy in seeds]
-    for point in list({json.dumps(p, sort_keys=True): p for p in points}.values()):
-        study.enqueue_trial(point)
-
-
-def _extremes(problem: Problem, space: Space, constants: Constants) -> list[Strategy]:
+def _extremes(asked: Asked) -> list[Strategy]:
     """The solver's layouts that fit at the ends of the range, with their leanest knobs."""
-    rules, memory = rules_for(problem.launcher.name), memory_model(constants)
+    problem, space = asked.problem, asked.space
+    rules, memory = rules_for(problem.launcher.name), memory_model(asked.constants)
     found = find_layouts(
         space,
         problem,
@@ -168,37 +227,6 @@ def _extremes(problem: Problem, space: Space, constants: Constants) -> list[Stra
         return []
     ends = extreme_layouts(found.strategies, found.memory_bytes)
     return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
-
-
-def _constrain(trial: Trial, over: float) -> None:
-    """Tell Optuna whether the strategy fits, in the way its version has."""
-    if hasattr(trial, "set_constraint"):
-        trial.set_constraint(_FITS, over)
-    else:
-        trial.set_user_attr(_FITS, over)
-
-
-def sampler_called(name: str, seed: int) -> BaseSampler:
-    """One of Optuna's samplers by name, or any by import path ``package.module:Class``."""
-    path = SAMPLERS.get(name, name)
-    module, _, attribute = path.replace(":", ".").rpartition(".")
-    if not module:
-        raise SpecError(
-            f"unknown sampler {name!r}",
-            hint=f"known: {', '.join(SAMPLERS)}, or an import path like package.module:Class",
-        )
-    try:
-        kind: Callable[..., Any] = getattr(import_module(module), attribute)
-        accepted = signature(kind).parameters
-        words: dict[str, Any] = {"seed": seed % 2**32} if "seed" in accepted else {}
-        if not hasattr(Trial, "set_constraint") and "constraints_func" in accepted:
-            words["constraints_func"] = lambda trial: (trial.user_attrs.get(_FITS, 0.0),)
-        sampler = kind(**words)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise SpecError(f"sampler {name!r} cannot be used: {error}") from None
-    if not isinstance(sampler, BaseSampler):
-        raise SpecError(f"sampler {name!r} is no Optuna sampler")
-    return sampler
 
 
 def fingerprint(
@@ -219,71 +247,31 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _study(
-    problem: Problem, space: Space, constants: Constants, options: Explore, seed: int
-) -> optuna.Study:
-    mark = fingerprint(problem, space, constants, options, seed)
-    name = options.study or f"autopar-{mark}"
+@contextmanager
+def _blamed(store: Store, name: str) -> Iterator[None]:
+    """Say of a storage that fails on the way what it was, and what it still holds."""
     try:
-        study = optuna.create_study(
-            storage=_storage(options.storage),
-            study_name=name,
-            directions=["minimize", "minimize"],
-            sampler=sampler_called(options.sampler, seed),
-            load_if_exists=True,
-        )
-        there = study.user_attrs.get(_PROBLEM)
-        if there is None and not study.get_trials(deepcopy=False):
-            study.set_user_attr(_PROBLEM, mark)
-            there = mark
-    except SpecError:
+        yield
+    except Interrupted:
         raise
-    except Exception as error:  # every storage fails in its own way
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpecError(f"storage {options.storage!r} cannot be used: {said}") from None
-    if there != mark:
+    except KeyboardInterrupt:
+        raise Interrupted(store.kept(name)) from None
+    except storage_errors() as error:
         raise SpecError(
-            f"study {name!r} in {options.storage} belongs to another problem",
-            hint="give the study another name",
-        )
-    return study
-
-
-def _storage(where: str | None) -> Any:
-    """A storage URL as it is, a path as a journal file, nothing as nothing."""
-    if where is None or "://" in where:
-        return where
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    _require_journal(Path(where))
-    return JournalStorage(JournalFileBackend(where))
-
-
-def _require_journal(path: Path) -> None:
-    """Refuse a file that Optuna did not write, before it is written to."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    try:
-        with path.open(encoding="utf-8") as lines:
-            journal = "op_code" in json.loads(next(lines))
-    except (OSError, ValueError, TypeError):
-        journal = False
-    if not journal:
-        raise SpecError(
-            f"storage {str(path)!r} cannot be used: it is no journal of Optuna's",
-            hint="name a new file, or one that --storage made",
-        )
+            f"storage {store.name!r} cannot be used: {store.said(error)}",
+            hint=store.kept(name),
+        ) from None
 
 
 @contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Optuna without its log lines and its warnings about what is experimental."""
     level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used")
             yield
     finally:
         optuna.logging.set_verbosity(level)

@@ -6,6 +6,14 @@ from typing import Any
 from cost_models.errors import SpecError
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after which something is kept; ``hint`` says what, and how to go on."""
+
+    def __init__(self, hint: str | None = None) -> None:
+        super().__init__("interrupted")
+        self.hint = hint
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explore:
     """Budget, sampler and memory of an exploration."""
@@ -16,7 +24,8 @@ class Explore:
     sampler: str = "nsga2"
     """``nsga2``, ``nsga3``, ``tpe``, ``random``, ``gp``, or the import path of any sampler."""
     storage: str | None = None
-    """Where trials are kept: an Optuna storage URL, or the path of a journal file."""
+    """Where trials are kept: a URL of a database or of Optuna's proxy (``grpc://host:port``),
+    or the path of a journal file."""
     study: str | None = None
     """Name of the study in there; an existing one of the same problem is continued."""
     seeds: Any = "coarse"

@@ -181,7 +181,7 @@ def _kept(space: Space, layouts: Strategies, n_layers: int) -> KnobAxis:
         [np.broadcast_to(column, layouts.shape) for column in (layouts.pp, layouts.vpp)], axis=1
     )
     stages, which = np.unique(chunks, axis=0, return_inverse=True)
-    counts = np.zeros((len(settings), len(stages)), dtype=np.int64)
+    counts = np.zeros((len(settings), len(stages)), dtype=np.int16)
     valid = np.zeros(counts.shape, dtype=np.bool_)
     for column, (pp, vpp) in enumerate(stages.tolist()):
         seen = set()

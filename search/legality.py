@@ -7,18 +7,19 @@ strategies are counted from some thousand numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from sys import maxsize
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.strategy import Sharding, Strategies
-from cost_models.units import Floats
+from cost_models.units import Floats, Ints
 from search.knob_axes import LAYOUT, KnobAxis, dimensions, grid
 from search.rules import Problem, Rule
-from search.rules.rule import Mask
+from search.rules.rule import LAYOUT_AXES, Mask
 
 SPELLED_ONCE = "knobs_spelled_once"
 """Charged for settings that another spelling, or another layout's knobs, stand for."""
@@ -101,10 +102,19 @@ class LegalGrid:
                 keep[axis.name] = np.asarray(mask.any(axis=-1))
         ways = contract(self.factors, self.sizes, (LAYOUT,))
         keep[LAYOUT] = np.broadcast_to(ways > 0, (len(self.layouts),))
-        return self.only(keep)
+        return self.only(keep)._merged()
 
-    def rows(self, layouts: slice) -> "LegalGrid":
-        """Some of the layouts."""
+    def _merged(self) -> "LegalGrid":
+        """The same with factors of the same dimensions in one, which no rule owns."""
+        masks: dict[tuple[str, ...], Mask] = {}
+        for factor in self.factors:
+            known = masks.get(factor.dims)
+            masks[factor.dims] = factor.mask if known is None else known & factor.mask
+        factors = tuple(Factor("", dims, mask) for dims, mask in masks.items())
+        return LegalGrid(self.layouts, self.axes, factors)
+
+    def rows(self, layouts: slice | Ints) -> "LegalGrid":
+        """Some of the layouts, in the order they have."""
         keep = np.zeros(len(self.layouts), dtype=np.bool_)
         keep[layouts] = True
         return self.only({LAYOUT: keep})
@@ -138,15 +148,64 @@ def legal_grid(
 ) -> LegalGrid:
     """The grid with its spelling and with every rule that reads a knob; idle rules drop out."""
     dims = dimensions(axes)
-    strategies = grid(layouts, axes)
     factors = [
         _factor(SPELLED_ONCE, dims, _valid(axis, axes)) for axis in axes if axis.valid is not None
     ]
+    strategies = grid(layouts.take(np.zeros(1, dtype=np.int64)), [_first(axis) for axis in axes])
     factors.append(_factor(SPELLED_ONCE, dims, _gathers(strategies, axes)))
+    known: dict[tuple[str, ...], tuple[Strategies, Ints]] = {}
     factors += [
-        _factor(rule.name, dims, rule.mask(problem, strategies)) for rule in rules if rule.knobs
+        _factor(rule.name, dims, _rule_mask(problem, layouts, axes, rule, known))
+        for rule in rules
+        if rule.knobs
     ]
     return LegalGrid(layouts, axes, tuple(f for f in factors if not f.mask.all()))
+
+
+_READ_WITH = {"dp_shard": ("dp",), "recompute_layers": ("pp", "vpp")}
+"""Knobs whose columns depend on the layout, and what of it."""
+
+
+def _rule_mask(
+    problem: Problem,
+    layouts: Strategies,
+    axes: Sequence[KnobAxis],
+    rule: Rule,
+    known: dict[tuple[str, ...], tuple[Strategies, Ints]],
+) -> Mask:
+    """A rule's mask over the grid, computed once for all layouts that it cannot tell apart."""
+    more = [name for knob in rule.knobs for name in _READ_WITH.get(knob, ())]
+    read = tuple(name for name in LAYOUT_AXES if name in (*rule.reads, *more))
+    if read not in known:
+        known[read] = _alike(layouts, axes, read)
+    strategies, which = known[read]
+    mask = rule.mask(problem, strategies)
+    return mask if mask.ndim == 0 or mask.shape[-1] == 1 else mask[..., which]
+
+
+def _alike(
+    layouts: Strategies, axes: Sequence[KnobAxis], read: tuple[str, ...]
+) -> tuple[Strategies, Ints]:
+    """The grid of one layout for each setting of the columns ``read``; whose it is of each."""
+    columns = [np.broadcast_to(layouts.columns[name], layouts.shape) for name in read]
+    if not columns:
+        columns = [np.zeros(len(layouts), dtype=np.int64)]
+    _, first, which = np.unique(
+        np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    some = [replace(axis, columns=_columns_of(axis, first)) for axis in axes]
+    return grid(layouts.take(first), some), which.reshape(-1)
+
+
+def _columns_of(axis: KnobAxis, layouts: Ints) -> dict[str, NDArray[Any]]:
+    return {
+        name: column[:, layouts] if column.ndim > 1 and column.shape[1] > 1 else column
+        for name, column in axis.columns.items()
+    }
+
+
+def _first(axis: KnobAxis) -> KnobAxis:
+    return replace(axis, columns=_columns_of(axis, np.zeros(1, dtype=np.int64)))
 
 
 def _valid(axis: KnobAxis, axes: Sequence[KnobAxis]) -> Mask:
@@ -174,20 +233,110 @@ def _factor(rule: str, dims: Sequence[str], mask: NDArray[Any]) -> Factor:
     return Factor(rule, kept, full.reshape([size for size in full.shape if size > 1]))
 
 
+Table = tuple[tuple[str, ...], NDArray[Any]]
+"""Truth values, or numbers once something is summed up, over some dimensions."""
+
+
 def contract(factors: Sequence[Factor], sizes: Mapping[str, int], dims: tuple[str, ...]) -> Floats:
     """Sum of the product of ``factors`` over all dimensions but ``dims``.
 
     The result broadcasts over ``dims``: dimensions that no factor has are 1 long.
+    Dimensions go one by one, each where it leaves the smallest table behind.
     """
     touched = {name for factor in factors for name in factor.dims}
     free = prod(size for name, size in sizes.items() if name not in touched and name not in dims)
     kept = [name for name in dims if name in touched]
-    if not factors:
-        return np.full((1,) * len(dims), float(free))
-    letters = {name: index for index, name in enumerate(sizes)}
-    operands: list[Any] = []
-    for factor in factors:
-        operands += [factor.mask.astype(np.float64), [letters[name] for name in factor.dims]]
-    total = np.einsum(*operands, [letters[name] for name in kept], optimize="greedy")
+    order = list(sizes)
+    tables: list[Table] = [(factor.dims, factor.mask) for factor in factors]
+    waiting = [name for name in order if name in touched and name not in dims]
+    while waiting:
+        reach = {name: _union([t[0] for t in tables if name in t[0]], order) for name in waiting}
+        name = min(waiting, key=lambda one: _work(reach[one], one, sizes))
+        waiting.remove(name)
+        some = [table for table in tables if name in table[0]]
+        tables = [table for table in tables if name not in table[0]]
+        tables.append(_summed(some, reach[name], name, sizes))
+    total: Any = float(free)
+    for own, values in tables:
+        total = total * _turned(own, values, dims)
     lengths = [sizes[name] if name in kept else 1 for name in dims]
-    return np.asarray(total * free).reshape(lengths)
+    return np.broadcast_to(np.asarray(total, dtype=np.float64), lengths)
+
+
+def _union(groups: Sequence[tuple[str, ...]], order: Sequence[str]) -> tuple[str, ...]:
+    found = {name for group in groups for name in group}
+    return tuple(name for name in order if name in found)
+
+
+def _work(union: tuple[str, ...], gone: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Entries that are written out to sum a dimension up, and those left behind.
+
+    Layouts come last: few tables have other dimensions left by then.
+    """
+    whole = prod(sizes[name] for name in union)
+    return (whole, whole // sizes[gone]) if gone != LAYOUT else (maxsize, 0)
+
+
+def _summed(
+    tables: Sequence[Table], union: tuple[str, ...], gone: str, sizes: Mapping[str, int]
+) -> Table:
+    """The product of tables, summed over one dimension; pieces of the layouts stay in the cache."""
+    left = tuple(name for name in union if name != gone)
+    if LAYOUT not in left:
+        return left, _sum_product(tables, union, gone)
+    step = max(1, ENTRIES * sizes[LAYOUT] // prod(sizes[name] for name in union))
+    pieces = []
+    for start in range(0, sizes[LAYOUT], step):
+        part = slice(start, start + step)
+        some = [(own, v[..., part] if LAYOUT in own else v) for own, v in tables]
+        pieces.append(_sum_product(some, union, gone))
+    return left, np.concatenate(pieces, axis=-1)
+
+
+ENTRIES = 1 << 19
+"""Entries of a product of tables that are written out at a time, about."""
+
+
+def _sum_product(tables: Sequence[Table], union: tuple[str, ...], gone: str) -> NDArray[Any]:
+    """Truths are joined and counted as truths as far as that goes: they are the smaller."""
+    numbers = [(own, values) for own, values in tables if values.dtype != np.bool_]
+    truths = [(own, values) for own, values in tables if values.dtype == np.bool_]
+    reach = {name for own, _ in truths for name in own}
+    names = tuple(name for name in union if name in reach)
+    joined: Any = None
+    for own, values in sorted(truths, key=lambda table: table[1].size):
+        mine = _turned(own, values, names)
+        joined = mine if joined is None else joined & mine
+    if not numbers:
+        return count_true(joined, names.index(gone)).astype(np.float64)
+    if len(numbers) == 1 and numbers[0][0] == (gone,) and names == union:
+        weights = numbers[0][1]
+        by_weight = np.moveaxis(joined, union.index(gone), 0)
+        counted = ((w, count_true(by_weight[weights == w], 0)) for w in np.unique(weights))
+        return np.asarray(sum(weight * count for weight, count in counted))
+    letters = {name: index for index, name in enumerate(union)}
+    operands: list[Any] = []
+    for own, values in [*numbers, *([] if joined is None else [(names, joined)])]:
+        operands += [values.astype(np.float64, copy=False), [letters[name] for name in own]]
+    left = [letters[name] for name in union if name != gone]
+    return np.asarray(np.einsum(*operands, left, optimize="greedy"))
+
+
+def _turned(own: tuple[str, ...], values: NDArray[Any], names: tuple[str, ...]) -> NDArray[Any]:
+    """Values over ``own`` as an array that broadcasts over ``names``, in their order."""
+    turned = values.transpose([own.index(name) for name in names if name in own])
+    sizes = dict(zip((name for name in names if name in own), turned.shape, strict=True))
+    return turned.reshape([sizes.get(name, 1) for name in names])
+
+
+_BYTE = 255
+
+
+def count_true(truths: Mask, axis: int) -> Ints:
+    """How many hold along an axis; sums of bytes, in pieces that a byte can count."""
+    bytes_ = np.moveaxis(truths, axis, 0).view(np.uint8)
+    total: Any = 0
+    for start in range(0, len(bytes_), _BYTE):
+        piece = np.add.reduce(bytes_[start : start + _BYTE], axis=0, dtype=np.uint8)
+        total = total + piece.astype(np.int64)
+    return np.asarray(total)

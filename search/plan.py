@@ -28,7 +28,7 @@ from search.space import Space
 
 Method = Literal["auto", "sweep", "explore"]
 
-SWEEPABLE = 4_000_000_000
+SWEEPABLE = 30_000_000_000
 """Entries of the memory grid beyond which ``auto`` explores: minutes, on two cores."""
 
 _DISTRIBUTIONS = ("autopar", "numpy", "scipy", "ortools", "optuna")

@@ -26,6 +26,13 @@ from search.rules.rule import LAYOUT_AXES, Problem
 LONG_SEQUENCE = 16384
 """From here on context parallel is tried without being asked for."""
 
+NEARLY = 3
+"""Layers that a nearly even pipeline is short of an even one."""
+TENTHS = tuple(i / 10 for i in range(11))
+"""Shares of the optimizer state that are offloaded where any share can be."""
+EIGHTHS = tuple(i / 8 for i in range(9))
+"""Shares of a model's layers that are offloaded."""
+
 
 def divisors(number: int) -> list[int]:
     """All divisors in ascending order.
@@ -122,15 +129,17 @@ def _up_to(values: list[int], limit: int) -> tuple[int, ...]:
     return tuple(value for value in values if value <= max(limit, 1))
 
 
-def _chunk_counts(problem: Problem, stages: tuple[int, ...], limit: int) -> tuple[int, ...]:
-    """Chunks for each rank that leave some pipeline nearly even: at most three layers short."""
+def _chunk_counts(
+    problem: Problem, stages: tuple[int, ...], limit: int, short: int
+) -> tuple[int, ...]:
+    """Chunks for each rank that leave some pipeline at most ``short`` layers short of even."""
     layers = problem.model.n_layers
     found = {
         vpp
         for pp in stages
         if pp > 1
         for vpp in range(1, min(limit, layers // pp) + 1)
-        if -layers % (pp * vpp) <= 3
+        if -layers % (pp * vpp) <= short
     }
     return tuple(sorted(found | {1}))
 
@@ -204,7 +213,7 @@ def _core_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
         "dp": tuple(world),
         "ep": _up_to(world, model.n_experts) if experts else (1,),
         "etp": tensor if _experts_cut(problem) else (1,),
-        "vpp": _chunk_counts(problem, stages, 10),
+        "vpp": _chunk_counts(problem, stages, 10, NEARLY),
         "schedule": _schedules(launcher, every=False),
         "micro_batch_size": _up_to(divisors(problem.workload.global_batch_size), 8),
         "sequence_parallel": (launcher.sequence_parallel,),
@@ -242,7 +251,8 @@ def _offloads(problem: Problem) -> tuple[float, ...]:
         return (0.0,)
     layers = problem.model.n_layers
     if problem.launcher.name == "megatron" and not problem.model.is_moe:
-        return tuple(dict.fromkeys((0.0, layers // 2 / layers, (layers - 1) / layers)))
+        some = (min(int(share * layers), layers - 1) for share in EIGHTHS)
+        return tuple(dict.fromkeys(count / layers for count in some))
     return (0.0, 0.5, 1.0)
 
 
@@ -260,21 +270,22 @@ def _full_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
     stages = _up_to(world, model.n_layers) if launcher.pipeline else (1,)
     experts = model.is_moe and launcher.experts
     cut = _up_to(world, model.n_heads if _experts_cut(problem) else cluster.nvlink_domain)
-    shares = (0.0, 0.5, 1.0) if launcher.partial_offload else (0.0, 1.0)
+    shares = TENTHS if launcher.partial_offload else (0.0, 1.0)
     groups = tuple(d for d in world if 1 < d < cluster.n_gpus)
     either = (False, True)
     return _core_axes(problem) | {
         "tp": _up_to(world, model.n_heads),
         "cp": _up_to(world, min(64, problem.workload.sequence_length // 1024)),
         "etp": cut if _experts_cut(problem) or (experts and launcher.expert_tensor) else (1,),
-        "vpp": _chunk_counts(problem, stages, model.n_layers),
+        "vpp": _chunk_counts(problem, stages, model.n_layers, max(NEARLY, model.n_layers // 8)),
         "schedule": _schedules(launcher, every=True),
-        "micro_batch_size": _up_to(divisors(problem.workload.global_batch_size), 16),
+        "micro_batch_size": _up_to(divisors(problem.workload.global_batch_size), 32),
         "sequence_parallel": either if launcher.sequence_parallel else (False,),
         "sharding": launcher.shardings,
         "dp_shard": groups if groups and Sharding.HSDP in launcher.shardings else (0,),
         "reshard_after_forward": (True, False),
         "recompute": _module_sets(problem, every=True),
+        "recompute_layers": tuple(range(model.n_layers)) if launcher.some_layers else (0,),
         "cp_comm": launcher.cp_comms,
         "optimizer_offload": shares if launcher.optimizer_offload else (0.0,),
         "activation_offload": _offloads(problem),

@@ -50,7 +50,7 @@ def command(**options: Any) -> int:
         raise click.UsageError("--out is missing")
     check_folder("--out", options["out"])
     answer = read_answer(Path(options["result"]))
-    name = options["launcher"] or answer.launcher
+    name = answer.launcher if options["launcher"] is None else options["launcher"]
     if name == "any":
         raise SpecError(f"{answer.path}: searched for no launcher", hint="say one: --launcher")
     rank = options["rank"]

@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "The Pareto frontier of memory against step time",
     "estimate": "One strategy, with its full breakdown of time and memory",
     "simulate": "One step of one strategy, replayed as events",
+    "worker": "One more process for an exploration that is kept in a storage",
     "improve": "A better plan for a job that exists, change by change",
     "emit": "The files that start a strategy",
     "explain": "Why a strategy is illegal, does not fit, or is slower",
@@ -92,10 +93,10 @@ class CommandGroup(click.Group):
             sys.stdout.flush()
         except click.exceptions.Exit as left:
             return left.exit_code
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if sys.stderr.isatty():
                 click.echo(err=True)  # the terminal has written ^C
-            return complain("interrupted", code=INTERRUPTED)
+            return complain("interrupted", getattr(stop, "hint", None), code=INTERRUPTED)
         except BrokenPipeError:
             _close_stdout()
             return BROKEN_PIPE

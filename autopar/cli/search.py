@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from autopar import api
+from autopar.cli.continued import is_continued, study_words, told
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.how import how_options, how_words
@@ -31,6 +32,7 @@ from search.result import SearchResult
         "autopar search --gpus 512 --model 70b",
         "autopar search --gpus 64-256 --model 8b --objective gpus",
         "autopar search --gpus 96 --model 8x7b --tp 1-8 --sharding zero1,fsdp --json out.json",
+        "autopar search --storage trials.log --study llama",
     ),
 )
 @problem_options
@@ -65,6 +67,7 @@ def command(**options: Any) -> int:
     """The Pareto frontier of memory against step time, ranked by time.
 
     Axes take one value, several (4,8) or a range (1-16); what is not given is searched.
+    With --storage and --study alone, an exploration goes on as it was asked for.
     """
     json_path, csv_path = options["json_path"], options["csv_path"]
     check_writable("--json", json_path)
@@ -72,7 +75,8 @@ def command(**options: Any) -> int:
     if json_path == csv_path == STDOUT:
         raise click.UsageError("--json - and --csv - both want standard output")
     check_emission(options)
-    check_model(options)
+    if not is_continued(options):
+        check_model(options)
     pools = pools_of(options)
     if pools:
         return search_several(options, pools)
@@ -87,7 +91,7 @@ def command(**options: Any) -> int:
     if csv_path is not None:
         write_text("--csv", csv_path, rows_csv(result.frontier))
     if STDOUT not in (json_path, csv_path) and result.frontier:
-        again = command_words(options, result)
+        again = command_words(told(options, result), result)
         print_search(Printer(), result, top=options["top"], again=again)
     for path in (json_path, csv_path):
         if path not in (None, STDOUT):
@@ -106,6 +110,8 @@ def _emit(result: SearchResult, options: dict[str, Any]) -> None:
 
 def _search(options: dict[str, Any], progress: Bar) -> SearchResult:
     """Search one number of GPUs, or several with a third axis to the frontier."""
+    if is_continued(options):
+        return api.search_study(**study_words(options), progress=progress)
     how = {"space": options["space"], **how_words(options)}
     gpus, objective = options["gpus"], options["objective"]
     if objective is None and (gpus is None or gpus.single is not None):

@@ -10,6 +10,7 @@ import click
 from autopar.emission import Others, emit_plan, require_model, start_command
 from autopar.inputs import as_model
 from autopar.launchers import LAUNCHERS, launcher, wrapper
+from autopar.launchers.knobs import printable
 from autopar.launchers.plan import Plan
 from autopar.report.documents import emit_document
 from autopar.report.files import STDOUT, write_text
@@ -72,6 +73,9 @@ def write_plan(
 
     ``beside`` says it on standard error, where the answer is something else.
     """
+    from autopar.intervals import with_intervals  # brings SciPy, which help does not need
+
+    plan = with_intervals(plan)
     emission = emit_plan(plan, name, wrapper=options["wrap"], others=others)
     out, path = options["out"], options.get("json_path")
     written = write_folder("--out", out, emission.files, force=options["force"])
@@ -82,7 +86,7 @@ def write_plan(
         return 0
     printer = Printer(sys.stderr if beside else None)
     verb = "wrote" if written else "unchanged"
-    names = " ".join(f"{out}/{file}" for file in emission.files)
+    names = " ".join(printable(quote(f"{out}/{file}")) for file in emission.files)
     printer.line(f"{verb} {names} (rank {rank}, {emission.targets})", whole=True)
     printer.lines(f"not expressed: {item}" for item in emission.not_expressed)
     start = start_command(emission.files)

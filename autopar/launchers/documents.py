@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from autopar.launchers.knobs import LARGEST, comments, printable
+from autopar.launchers.lines import given_twice, line_of
 from cost_models.catalog.files import did_you_mean
 from cost_models.catalog.hf_config import load_hf_config
 from cost_models.errors import SpecError
@@ -26,7 +27,11 @@ class Document:
 
     name: str
     values: Mapping[str, Any]
+    text: str = ""
+    """What the tables were read from."""
     asked: set[str] = field(default_factory=set)
+    places: Mapping[str, str] = field(default_factory=dict)
+    """``file:line`` of top-level fields that were read from several texts."""
 
     def has(self, path: str) -> bool:
         """The field is there and says something."""
@@ -87,8 +92,10 @@ class Document:
         )
 
     def error(self, path: str, complaint: str, *, hint: str | None = None) -> SpecError:
-        """An error to raise about one field."""
-        return SpecError(f"{self.name}: {path} {complaint}", hint=hint)
+        """An error to raise about one field, with its line."""
+        line = line_of(self.text, path)
+        place = self.places.get(path) or (self.name if line is None else f"{self.name}:{line}")
+        return SpecError(f"{place}: {path} {complaint}", hint=hint)
 
     def _find(self, path: str) -> Any:
         self.asked.add(path)
@@ -113,13 +120,13 @@ def _leaves(table: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Itera
 
 def parse_json(text: str, *, name: str) -> Document:
     """A JSON object; raises SpecError with file, line and column."""
+    repeated: list[str] = []
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in table:
-                raise SpecError(f"{name}: key {printable(key)!r} is given twice")
-            table[key] = value
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.append(next(key for key in table if keys.count(key) > 1))
         return table
 
     try:
@@ -128,11 +135,12 @@ def parse_json(text: str, *, name: str) -> Document:
         raise SpecError(
             f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"
         ) from None
-    except SpecError:
-        raise
     except (ValueError, RecursionError):
         raise SpecError(f"{name}: not valid JSON") from None
-    return _table(values, name)
+    _refuse_repetition(text, name)
+    if repeated:
+        raise SpecError(f"{name}: {printable(repeated[0])} is given twice")
+    return _document(values, text, name)
 
 
 def parse_yaml(text: str, *, name: str) -> Document:
@@ -144,13 +152,23 @@ def parse_yaml(text: str, *, name: str) -> Document:
         raise SpecError(f"{name}:{line}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{name}: not valid YAML: {type(error).__name__}") from None
-    return _table(values, name)
+    _refuse_repetition(text, name)
+    return _document(values, text, name)
 
 
-def _table(values: Any, name: str) -> Document:
+def _refuse_repetition(text: str, name: str) -> None:
+    """Raise SpecError for a field with two values: which one counts is for its author to say."""
+    twice = given_twice(text)
+    if twice is not None:
+        raise SpecError(
+            f"{name}:{twice.line}: {twice.path} is given twice, first in line {twice.first}"
+        )
+
+
+def _document(values: Any, text: str, name: str) -> Document:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise SpecError(f"{name}: must hold a table of named fields")
-    return Document(name, values)
+    return Document(name, values, text)
 
 
 def write_json(values: Mapping[str, Any]) -> str:

@@ -148,7 +148,8 @@ def heading(plan: Plan, targets: str, unsaid: tuple[str, ...]) -> list[str]:
         memory = f"memory {p.memory_bytes / GIB:.4g} GiB"
         if p.memory_low_bytes is not None and p.memory_high_bytes is not None:
             memory += f" ({p.memory_low_bytes / GIB:.4g} to {p.memory_high_bytes / GIB:.4g})"
-        lines.append(f"Predicted: {step}, {memory} per GPU.")
+        bounds = "; in brackets 80 % intervals" if "(" in step + memory else ""
+        lines.append(f"Predicted: {step}, {memory} per GPU{bounds}.")
     lines += [f"Not expressed: {printable(item)}." for item in unsaid]
     return lines
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from autopar.launchers.documents import Document, parse_yaml
 from autopar.launchers.knobs import effective
+from autopar.launchers.lines import top_lines
 from autopar.launchers.maxtext_fields import (
     AXES,
     CP_STRATEGIES,
@@ -40,15 +41,18 @@ def document(name: str, values: Mapping[str, Any]) -> Document:
 def read(files: Mapping[str, str], *, world_size: int | None = None) -> Reading:
     """See :func:`autopar.launchers.maxtext.read`; ``world_size`` fills axes of -1."""
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for name, text in files.items():
         if PurePath(name).suffix in (".yml", ".yaml"):
             values |= parse_yaml(text, name=name).values
+            places |= {field: f"{name}:{line}" for field, line in top_lines(text).items()}
     for name, text in files.items():
         if PurePath(name).suffix not in (".yml", ".yaml"):
-            values |= _overrides(text, name)
+            for field, (value, line) in _overrides(text, name).items():
+                values[field], places[field] = value, f"{name}:{line}"
     if not values:
         raise SpecError(f"{next(iter(files), 'maxtext')}: no configuration of maxtext in there")
-    fields = Document(next(iter(files)), values)
+    fields = Document(next(iter(files)), values, places=places)
     if world_size is not None:
         values |= _filled(fields, world_size)
     model = _model(fields)
@@ -231,16 +235,16 @@ def _overridden(fields: Document, model: ModelSpec | None) -> ModelSpec | None:
     return replace(model, name=f"{model.name} with {layers} layers", **sizes)
 
 
-def _overrides(text: str, name: str) -> dict[str, Any]:
-    """``key=value`` words of the commands that run MaxText's trainer."""
-    values: dict[str, Any] = {}
+def _overrides(text: str, name: str) -> dict[str, tuple[Any, int]]:
+    """``key=value`` words of the commands that run MaxText's trainer, each with its line."""
+    values: dict[str, tuple[Any, int]] = {}
     for words in read_script(text, name=name).commands:
         if not any("maxtext" in w.text.lower() or w.text.endswith(".yml") for w in words):
             continue
         for word in words:
             match = _OVERRIDE.fullmatch(word.text)
             if match and word.unknown is None:
-                values[match.group(1)] = _parsed(match.group(2))
+                values[match.group(1)] = _parsed(match.group(2)), word.line
     return values
 
 

@@ -23,13 +23,14 @@ from autopar.launchers.megatron_args.values import environment, located, read_st
 from autopar.launchers.megatron_args.vocabulary import vocabulary
 from autopar.launchers.megatron_args.world import world_size_of
 from autopar.launchers.plan import Emission, Plan, Reading
-from autopar.launchers.shell import Script, Word, array, quoted, read_script
+from autopar.launchers.shell import Script, Word, array, checkout, quoted, read_script
 from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
 
 NAME = "megatron"
 TARGETS = "megatron-core 0.19.2"
 FILE = "megatron.sh"
+_PROGRAM = "pretrain_gpt.py"
 _TABLES = (
     ("MODEL_ARGS", MODEL),
     ("DATA_ARGS", DATA),
@@ -81,7 +82,7 @@ GPUS_PER_NODE=${{GPUS_PER_NODE:-{per_node}}}
 NODE_RANK=${{NODE_RANK:-0}}
 MASTER_ADDR=${{MASTER_ADDR:-localhost}}
 MASTER_PORT=${{MASTER_PORT:-29500}}
-MEGATRON_LM=${{MEGATRON_LM:-.}}
+{checkout("MEGATRON_LM", _PROGRAM, "Megatron-LM")}
 {exports}
 LAUNCH_ARGS=(
     --nnodes "$NNODES"
@@ -93,7 +94,7 @@ LAUNCH_ARGS=(
 
 {arrays}
 {array("TRAINING_ARGS", _TRAINING)}
-exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_LM/pretrain_gpt.py" \\
+exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_LM/{_PROGRAM}" \\
     "${{MODEL_ARGS[@]}}" \\
     "${{DATA_ARGS[@]}}" \\
     "${{PARALLEL_ARGS[@]}}" \\
@@ -112,12 +113,15 @@ def read(
     Megatron arguments is read.  Without a world size in the file and without
     ``world_size``, dp is 1.  Raises SpecError as ``file:line: field: what is wrong``.
     """
+    unread: Sequence[str] = ()
     if isinstance(source, Mapping):
         if not source:
             raise SpecError("no files to read")
+        files = source
         name, source = max(
-            source.items(), key=lambda file: sum(a.flag in file[1] for a in ARGUMENTS.values())
+            files.items(), key=lambda file: sum(a.flag in file[1] for a in ARGUMENTS.values())
         )
+        unread = [file for file in files if file != name]
     notes: dict[str, str] = {}
     if is_dump(source):
         values, where, ignored = parse_dump(source, name=name)
@@ -141,7 +145,7 @@ def read(
         model=model,
         global_batch_size=values.get("global_batch_size"),
         sequence_length=values.get("seq_length"),
-        ignored=tuple(dict.fromkeys(ignored)),
+        ignored=tuple(dict.fromkeys([*unread, *ignored])),
         notes=notes,
     )
 

@@ -29,7 +29,7 @@ from autopar.launchers.megatron_args.values import environment, located, read_st
 from autopar.launchers.megatron_args.vocabulary import vocabulary
 from autopar.launchers.megatron_args.world import world_size_of
 from autopar.launchers.plan import Emission, Plan, Reading
-from autopar.launchers.shell import Word, array, quoted, read_script
+from autopar.launchers.shell import Word, array, checkout, quoted, read_script
 from cost_models.catalog.models import load_model
 from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
@@ -37,6 +37,7 @@ from cost_models.model import ModelSpec
 NAME = "megatron-bridge"
 TARGETS = "Megatron-Bridge 0.6.2"
 FILE = "megatron_bridge.sh"
+_PROGRAM = "scripts/training/run_recipe.py"
 _REASONS = {
     "reshard_after_forward": "its FSDP frees weights after every use",
 }
@@ -84,7 +85,7 @@ GPUS_PER_NODE=${{GPUS_PER_NODE:-{per_node}}}
 NODE_RANK=${{NODE_RANK:-0}}
 MASTER_ADDR=${{MASTER_ADDR:-localhost}}
 MASTER_PORT=${{MASTER_PORT:-29500}}
-MEGATRON_BRIDGE=${{MEGATRON_BRIDGE:-.}}
+{checkout("MEGATRON_BRIDGE", _PROGRAM, "Megatron-Bridge")}
 {exports}
 LAUNCH_ARGS=(
     --nnodes "$NNODES"
@@ -95,7 +96,7 @@ LAUNCH_ARGS=(
 )
 
 {array("OVERRIDES", [[row] for row in rows])}
-exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_BRIDGE/scripts/training/run_recipe.py" \\
+exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_BRIDGE/{_PROGRAM}" \\
     --recipe {recipe} \\
     "${{OVERRIDES[@]}}" \\
     "$@"
@@ -115,12 +116,15 @@ def read(
     is read.  GPUs are those of the script, of the recipe's name, or ``world_size``.
     Raises SpecError as ``file:line: field: what is wrong``.
     """
+    unread: Sequence[str] = ()
     if isinstance(source, Mapping):
         if not source:
             raise SpecError("no files to read")
+        files = source
         name, source = max(
-            source.items(), key=lambda file: len(re.findall(r"\bmodel\.\w+=", file[1]))
+            files.items(), key=lambda file: len(re.findall(r"\bmodel\.\w+=", file[1]))
         )
+        unread = [file for file in files if file != name]
     found: list[tuple[str, Any, Word]]
     notes: dict[str, str] = {}
     if re.search(r"^def \w+\(", source, re.MULTILINE):
@@ -153,7 +157,7 @@ def read(
         model=model,
         global_batch_size=values.get("global_batch_size"),
         sequence_length=values.get("seq_length"),
-        ignored=tuple(dict.fromkeys(ignored)),
+        ignored=tuple(dict.fromkeys([*unread, *ignored])),
         notes=notes,
     )
 

@@ -58,6 +58,15 @@ def array(name: str, arguments: Sequence[Sequence[str]]) -> str:
     return f"{name}=(\n{rows})"
 
 
+def checkout(variable: str, file: str, product: str) -> str:
+    """Lines that stop a script where the folder in ``variable`` does not hold ``file``."""
+    return f"""{variable}=${{{variable}:-.}}
+if [ ! -f "${variable}/{file}" ]; then
+    echo "no ${variable}/{file}: set {variable} to a checkout of {product}" >&2
+    exit 2
+fi"""
+
+
 def read_script(text: str, *, name: str) -> Script:
     """Every command of the script with its words expanded; raises SpecError with file and line."""
     variables: dict[str, tuple[Word, ...]] = {}

@@ -66,6 +66,9 @@ _OURS = {
     "config",
 }
 
+_UNPLACED = "torchtitan: "
+"""What errors begin with until their place is found."""
+
 
 def read(files: Mapping[str, str]) -> Reading:
     """See :func:`autopar.launchers.torchtitan.read`."""
@@ -73,6 +76,23 @@ def read(files: Mapping[str, str]) -> Reading:
         return _read(files)
     except RecursionError:
         raise SpecError(f"{next(iter(files))}: nested too deeply to read") from None
+    except SpecError as error:
+        raise _located(error, files) from None
+
+
+def _located(error: SpecError, files: Mapping[str, str]) -> SpecError:
+    """The same error with the last place of the field that it names first, where it names one."""
+    text = str(error)
+    own = text.removeprefix(_UNPLACED)
+    field = re.search(r"(?:\w+\.)*(\w+_\w+)", own)
+    if own == text or field is None:
+        return error
+    for name, source in reversed(list(files.items())):
+        lines = source.splitlines()
+        found = [n for n, line in enumerate(lines, 1) if re.search(rf"\b{field[1]}\b", line)]
+        if found:
+            return SpecError(f"{name}:{found[-1]}: {own}", hint=error.hint)
+    return SpecError(f"{next(iter(files))}: {own}", hint=error.hint)
 
 
 def _read(files: Mapping[str, str]) -> Reading:
@@ -307,11 +327,11 @@ def _command(text: str, name: str) -> dict[str, Any]:
                 for t in texts
             )
         ):
-            values |= _options(words)
+            values |= _options(words, name)
     return values
 
 
-def _options(words: tuple[Word, ...]) -> dict[str, Any]:
+def _options(words: tuple[Word, ...], name: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     i = 0
     while i < len(words):
@@ -321,7 +341,7 @@ def _options(words: tuple[Word, ...]) -> dict[str, Any]:
             kind = match.group(1)
             if kind not in _SUBCOMMANDS:
                 raise SpecError(
-                    f"line {words[i - 1].line}: activation-checkpoint:{kind} is not understood",
+                    f"{name}:{words[i - 1].line}: activation-checkpoint:{kind} is not understood",
                     hint=did_you_mean(kind, _SUBCOMMANDS),
                 )
             values["activation_checkpoint"] = _SUBCOMMANDS[kind]

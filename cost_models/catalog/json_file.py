@@ -26,8 +26,9 @@ class JsonFile:
     @classmethod
     def read(cls, path: Path) -> "JsonFile":
         """Raise SpecError, with line and column where the text is not JSON, or no object."""
+        text = read_text(path)
         try:
-            values = json.loads(read_text(path))
+            values = json.loads(text)
         except json.JSONDecodeError as error:
             raise SpecError(
                 f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}"

@@ -1,7 +1,7 @@
 """Asks Megatron-LM's own code about command lines, on a CPU, without its kernels.
 
 One JSON object per line comes in (``argv``, ``env``, ``world``) and one goes out.  Runs
-under the interpreter that ``install.py`` prepares, with megatron-core on PYTHONPATH.
+under the interpreter that :mod:`tests.launchers.ask` finds, with megatron-core to import.
 What a GPU or Transformer Engine would answer at start is answered for them: an H100, and
 kernels that are there.
 """

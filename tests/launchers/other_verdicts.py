@@ -1,11 +1,11 @@
 """Asks torchtitan, DeepSpeed, Accelerate and MaxText about files, on a CPU.
 
 One JSON object per line comes in (``launcher``, ``files``, ``world``) and one goes out:
-whether the launcher's own code takes the files, what it said, and the sizes it read.  Runs
-under the interpreter that ``install_others.py`` prepares.
+whether the launcher's own code takes the files, what it said, and the sizes it read.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.machinery
 import io
@@ -201,6 +201,11 @@ def maxtext() -> Judge:
     sys.meta_path.insert(0, hook)
     pyconfig = importlib.import_module("maxtext.configs.pyconfig")
     utils = importlib.import_module("maxtext.utils.max_utils")
+    # reading its own base.yml takes longer than all the rest, and it changes copies only
+    load = pyconfig.omegaconf.OmegaConf.load
+    once = functools.cache(load)
+    own = str(pyconfig.MAXTEXT_CONFIGS_DIR)
+    pyconfig.omegaconf.OmegaConf.load = lambda path: (once if own in str(path) else load)(str(path))
 
     def judge(folder: Path, world: int) -> Facts:
         nodes = max(world // 8, 1)

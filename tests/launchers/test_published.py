@@ -10,7 +10,7 @@ from autopar.foreign import gather
 from autopar.inputs import as_cluster, as_model, constants_for
 from search.plan import price_strategies
 from search.result import Priced
-from tests.launchers.install import folder
+from tests.launchers.ask import package
 
 pytestmark = pytest.mark.launchers
 
@@ -70,18 +70,19 @@ DEEPSPEED = tuple(f"template_zero{stage}.json" for stage in range(4))
 """DeepSpeed 0.19.8: under ``deepspeed/autotuning/config_templates``; it names no model."""
 
 
+PLACES = {
+    "torchtitan": ("torchtitan", "models"),
+    "deepspeed": ("deepspeed", "autotuning/config_templates"),
+    "maxtext": ("maxtext", "configs"),
+    "megatron-bridge": ("megatron.bridge", "recipes"),
+}
+"""Packages, and where in them the recipes are."""
+
+
 def root(launcher: str) -> Path:
     """Where a launcher's package keeps its recipes; skips where it is not installed."""
-    site = next((folder() / "lib").glob("python3*/site-packages"), folder())
-    path = {
-        "torchtitan": site / "torchtitan" / "models",
-        "deepspeed": site / "deepspeed" / "autotuning" / "config_templates",
-        "maxtext": folder() / "wheels" / "maxtext" / "maxtext" / "configs",
-        "megatron-bridge": folder() / "wheels" / "megatron_bridge" / "megatron/bridge/recipes",
-    }[launcher]
-    if not path.is_dir():
-        pytest.skip(f"no {path}: run tests/launchers/install.py and install_others.py")
-    return path
+    name, inside = PLACES[launcher]
+    return package(name) / inside
 
 
 def predicted(recipe: str, wanted: Wanted) -> Priced:

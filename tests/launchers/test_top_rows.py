@@ -13,8 +13,8 @@ from autopar.launchers.shell import read_script
 from search.result import SearchResult
 from search.rules.launchers import SAME_RULES
 from tests.autopar.launchers.test_nanotron_fields import complaints
-from tests.launchers.ask import ask_bridge, ask_megatron, megatron_case
-from tests.launchers.test_other_launchers import EXPECTED, ask
+from tests.launchers.ask import ask, megatron_case, require
+from tests.launchers.test_other_launchers import EXPECTED
 
 pytestmark = pytest.mark.launchers
 
@@ -41,17 +41,20 @@ def plans(name: str, *, dense_only: bool = False) -> list[Plan]:
 
 def test_megatron_takes_them() -> None:
     """Parser, argument checks, configs and process groups at full size."""
+    require("megatron")
     wanted = plans("megatron")
     cases = [megatron_case(launcher("megatron").emit(p), p.strategy.world_size) for p in wanted]
-    for plan, verdict in zip(wanted, ask_megatron(cases), strict=True):
+    for plan, verdict in zip(wanted, ask("megatron", cases), strict=True):
         assert verdict["accepted"], f"{plan.model.name} {plan.strategy}: {verdict}"
         assert (verdict["dp"], verdict["tp"]) == (plan.strategy.dp, plan.strategy.tp)
 
 
 def test_megatron_bridge_takes_them() -> None:
     """Hydra's grammar, Bridge's fields and its validation."""
+    require("megatron-bridge")
     wanted = plans("megatron-bridge")
-    for plan, answer in zip(wanted, ask_bridge([_bridge_case(p) for p in wanted]), strict=True):
+    answers = ask("megatron-bridge", [_bridge_case(p) for p in wanted])
+    for plan, answer in zip(wanted, answers, strict=True):
         assert answer["error"] is None, f"{plan.model.name} {plan.strategy}: {answer['error']}"
         assert (answer["tp"], answer["dp"]) == (plan.strategy.tp, plan.strategy.dp)
 
@@ -70,6 +73,7 @@ def _bridge_case(plan: Plan) -> dict[str, Any]:
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_the_others_take_them(name: str) -> None:
     """torchtitan, DeepSpeed, Accelerate and MaxText load the files and have the plan's sizes."""
+    require(name)
     wanted = plans(name)
     questions = [
         {"launcher": name, "files": launcher(name).emit(p).files, "world": p.strategy.world_size}

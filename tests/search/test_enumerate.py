@@ -31,6 +31,8 @@ from tests.search.brute_force import (
 )
 from tests.search.small_problems import dense, moe, problem
 
+OFFLOAD = "optimizer_offload"
+
 
 def large(model: str, gpus: int, gpu: str = "h100", launcher: str = "megatron") -> Problem:
     """A problem from the catalog."""
@@ -92,10 +94,20 @@ def test_the_frontier_is_brute_forces(model: Any, gpus: int, launcher: str, seed
 @pytest.mark.parametrize(
     ("model", "gpus", "launcher", "most", "seed", "wide"),
     [
-        ("70b", 512, "megatron", 2, 9, ("dp", "tp", "pp", "sharding")),
-        ("70b", 512, "any", 2, 13, ("dp", "tp", "pp")),
+        ("70b", 512, "megatron", 2, 1, ("dp", "tp", "pp", "sharding")),
+        (
+            "70b",
+            512,
+            "megatron",
+            3,
+            1,
+            ("dp", "tp", "vpp", "recompute_layers", "optimizer_offload"),
+        ),
+        ("405b", 16384, "megatron", 2, 7, ("dp", "tp", "pp", "vpp", "recompute_layers")),
+        ("405b", 16384, "megatron", 2, 7, ("dp", "tp", "vpp", "activation_offload")),
+        ("70b", 512, "any", 2, 8, ("dp", "tp", "pp")),
         ("8b", 96, "torchtitan", 3, 6, ("dp", "tp", "pp", "vpp", "schedule", "recompute")),
-        ("8x7b", 24, "megatron", 2, 2, ("dp", "tp", "pp", "vpp", "schedule", "recompute")),
+        ("8x7b", 24, "megatron", 2, 24, ("dp", "tp", "pp", "vpp", "schedule", "recompute")),
         ("deepseek-v3", 2048, "megatron", 2, 6, ("dp", "tp", "pp")),
         ("deepseek-v2-lite", 16, "any", 2, 9, ("dp", "tp", "pp", "sharding")),
     ],
@@ -182,6 +194,30 @@ def test_the_bound_is_below(model: str, floor_s: float) -> None:
             bound = step_time_s(p.model, p.cluster, p.workload, at, constants, bound=True)
 
             assert (bound <= exact * (1 + 1e-12)).all()
+        columns = {name: np.full(len(s), value) for name, value in levels.floored(g).items()}
+        floor = Question(p, constants).floor_s(Strategies(**{**s.columns, **columns}))
+
+        assert (floor <= exact * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize("model", ["70b", "deepseek-v3"])
+def test_the_optimizer_adds_to_the_bound(model: str) -> None:
+    """Offloading the optimizer changes the bound by as much whatever is recomputed."""
+    p = large(model, 64, launcher="any")
+    census = take_census(p, Space.full(p, Precision.BF16).with_(cp=(1, 2)))
+    for g in census.grids[:: max(1, len(census.grids) // 6)]:
+        rows = rows_of(g, ("layout",), np.ones(len(g.layouts), dtype=np.bool_))
+        s = levels.sample_of(g, rows, (*levels.ITEM, *levels.CELL, *levels.LAST), 500)
+
+        def bound(s: Strategies = s, **columns: Any) -> Any:
+            at = Strategies(**{**s.columns, **columns})
+            return step_time_s(p.model, p.cluster, p.workload, at, Constants(), bound=True)
+
+        kept = dict(levels.quickest(g))
+        there = bound(optimizer_offload=0.7) - bound(optimizer_offload=0.0)
+        here = bound(optimizer_offload=0.7, **kept) - bound(optimizer_offload=0.0, **kept)
+
+        assert there == pytest.approx(here, abs=1e-9)
 
 
 def test_the_frontier_is_complete_sorted_and_priced_alike() -> None:
@@ -233,7 +269,7 @@ def test_an_empty_frontier_explains_itself() -> None:
 def test_constants_that_void_the_bound_still_give_the_frontier() -> None:
     """Overlap that costs more than it hides proves nothing, so that nothing is cut."""
     p = large("8b", 8)
-    space = narrowed(Space.full(p, Precision.BF16), 2, 2, ("dp", "tp", "pp", "overlap_grad_reduce"))
+    space = narrowed(Space.full(p, Precision.BF16), 0, 3, ("dp", "tp", "pp", "overlap_grad_reduce"))
     dear = Constants(overlap_price=1.5)
     candidates, legal, _ = block_frontier(space, p, dear)
     swept = sweep(p, space, dear)

@@ -6,6 +6,7 @@ run; defaults as of megatron-core 0.19.2.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from autopar.launchers.shell import Word
@@ -175,6 +176,8 @@ ARGUMENTS: Mapping[str, Argument] = {
     a.name: a for a in (*MODEL, *DATA, *PARALLEL, *OPTIMIZER, *LEGACY)
 }
 _BY_FLAG: Mapping[str, Argument] = {a.flag: a for a in ARGUMENTS.values()}
+_SLIP = 0.95
+"""Likeness of a misspelt flag; Megatron-LM has many that differ from ours by a word."""
 
 
 def get(values: Mapping[str, Any], name: str) -> Any:
@@ -205,7 +208,7 @@ def parse(words: Sequence[Word], *, name: str) -> tuple[Values, dict[str, int], 
     for flag, given, line in _flags(words):
         argument = _BY_FLAG.get(flag)
         if argument is None:
-            ignored.append(flag)
+            ignored.append(_guessed(flag))
             continue
         unknown = next((w.unknown for w in given if w.unknown), None)
         if unknown:
@@ -213,9 +216,18 @@ def parse(words: Sequence[Word], *, name: str) -> tuple[Values, dict[str, int], 
                 f"{name}:{line}: {flag}: {unknown} is not set in the file",
                 hint="replace it by its value, or assign it above",
             )
-        values[argument.name] = _typed(argument, [w.text for w in given], f"{name}:{line}: {flag}")
+        value = _typed(argument, [w.text for w in given], f"{name}:{line}: {flag}")
+        if values.get(argument.name, value) != value:
+            ignored.append(f"{flag} in line {where[argument.name]}, for it is in line {line} again")
+        values[argument.name] = value
         where[argument.name] = line
     return values, where, ignored
+
+
+def _guessed(flag: str) -> str:
+    """A flag that is not ours, with the one of ours that it may be a slip of."""
+    close = get_close_matches(flag, _BY_FLAG, n=1, cutoff=_SLIP)
+    return f"{flag} (did you mean {close[0]}?)" if close else flag
 
 
 def _flags(words: Sequence[Word]) -> Iterator[tuple[str, list[Word], int]]:

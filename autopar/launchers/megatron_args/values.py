@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autopar.launchers.megatron_args.contradictions import refuse_contradictions
 from autopar.launchers.megatron_args.flags import Values
 from autopar.launchers.megatron_args.memory import (
     read_memory,
@@ -98,6 +99,7 @@ def read_strategy(
 ) -> Strategy:
     """The strategy; raises SpecError with file, line where one argument is at fault, and it."""
     try:
+        refuse_contradictions(values)
         degrees = read_degrees(values, world_size)
         pipeline = read_pipeline(values)
         strategy = Strategy(

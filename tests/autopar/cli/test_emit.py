@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from autopar.launchers import LAUNCHERS, WRAPPERS, launcher
 
 Run = Callable[..., Any]
+OF_SLURM = ("megatron.sh", "run.sh", "job.sbatch")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,42 @@ def test_a_second_time_changes_nothing(run: Run, result: Path, tmp_path: Path) -
     assert sorted(path.name for path in out.iterdir()) == ["megatron.sh", "notes.txt"]
 
 
+def test_predictions_come_with_intervals(run: Run, result: Path, tmp_path: Path) -> None:
+    """80 % intervals of what the shipped calibration predicts, and of nothing else."""
+    ran = run(f"emit {result} --rank 2 --out {tmp_path}/run --json -")
+    said = json.loads(ran.out)
+    assert said["step_time_low_s"] < said["step_time_s"] < said["step_time_high_s"]
+    assert said["memory_low_bytes"] < said["memory_bytes"] < said["memory_high_bytes"]
+    text = (tmp_path / "run" / "megatron.sh").read_text()
+    assert "per GPU; in brackets 80 % intervals." in text
+
+    other = changed(result, tmp_path, lambda d: d["frontier"][0].update(step_time_s=1.0))
+    ran = run(f"emit {other} --out {tmp_path}/other --json -")
+    assert "step_time_low_s" not in json.loads(ran.out)
+
+
+def test_what_is_printed_can_be_typed(run_words: Run, result: Path, tmp_path: Path) -> None:
+    """Folders with blanks and quotes are quoted, and the script asks for its checkout."""
+    out = tmp_path / "a b; touch 'owned'"
+    ran = run_words("emit", str(result), "--wrap", "slurm", "--out", str(out))
+    assert ran.code == 0
+    first, last = ran.out.splitlines()
+    assert shlex.split(first)[1:4] == [f"{out}/{name}" for name in OF_SLURM]
+    typed = last.removeprefix("next: ")
+    assert shlex.split(typed) == [
+        *("cd", str(out), "&&", "MEGATRON_LM=~/Megatron-LM", "sbatch", "job.sbatch")
+    ]
+
+
+def test_a_file_that_is_not_there_is_said_plainly(run_words: Run, tmp_path: Path) -> None:
+    """No word about JSON where there is nothing to read."""
+    ran = run_words("emit", "nowhere.json", "--launcher", "megatron", "--out", f"{tmp_path}/run")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: nowhere.json: cannot read: No such file or directory\n",
+    )
+
+
 def test_json_names_the_files(run: Run, result: Path, tmp_path: Path) -> None:
     """The document says which files there are, for what, and what they leave unsaid."""
     ran = run(f"emit {result} --rank 3 --out {tmp_path}/run --wrap slurm --json -")
@@ -124,6 +162,7 @@ def test_several_numbers_of_gpus_keep_their_own(run: Run, tmp_path: Path) -> Non
 
 WRONG: dict[str, tuple[str, str]] = {
     "--launcher megatrn --out OUT": ("unknown launcher 'megatrn'", "did you mean 'megatron'?"),
+    "--launcher= --out OUT": ("unknown launcher ''", "known: megatron, "),
     "--wrap slurmm --out OUT": ("unknown wrapper 'slurmm'", "did you mean 'slurm'?"),
     "--rank 999 --out OUT": ("--rank must be 1 to ", ""),
     "--rank 0 --out OUT": ("--rank must be >= 1, got 0", ""),

@@ -198,6 +198,13 @@ def test_the_first_lines_say_what_was_read(run_words: Run, tmp_path: Path) -> No
     assert second == "passed over: --lr, --exit-interval"
 
 
+def test_files_that_are_not_read_are_said(run_words: Run, tmp_path: Path) -> None:
+    """Where one script is the job, another launcher's file beside it counts for nothing."""
+    script, other = write(tmp_path, "train.sh", MEGATRON), write(tmp_path, "ds.json", DEEPSPEED)
+    lines = run_words("estimate", "--from", script, "--from", other).out.splitlines()
+    assert lines[:2] == [f"read {script} and 1 more as files of megatron", f"passed over: {other}"]
+
+
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no file": (("nowhere.sh",), "--from 'nowhere.sh': no such file"),
     "empty": (("EMPTY",), "nothing to read"),

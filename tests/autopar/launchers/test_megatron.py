@@ -184,6 +184,7 @@ def test_names_never_become_code(name: str, tmp_path: Path) -> None:
     )
     script = tmp_path / "megatron.sh"
     script.write_text(megatron.emit(plan).files[megatron.FILE])
+    (tmp_path / "pretrain_gpt.py").touch()
     fake = tmp_path / "torchrun"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$(dirname "$0")/said"\n')
     fake.chmod(0o755)
@@ -196,7 +197,12 @@ def test_names_never_become_code(name: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["megatron.sh", "said", "torchrun"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "megatron.sh",
+        "pretrain_gpt.py",
+        "said",
+        "torchrun",
+    ]
     plain = megatron.emit(PLANS["llama3-70b-512"]).files[megatron.FILE]
     assert _code(script.read_text()) == _code(plain)
     assert megatron.read(script.read_text()).strategy == plan.strategy
@@ -204,6 +210,23 @@ def test_names_never_become_code(name: str, tmp_path: Path) -> None:
 
 def _code(text: str) -> list[str]:
     return [line for line in text.split("\n") if not line.startswith("#")]
+
+
+def test_a_script_without_its_checkout_says_so(tmp_path: Path) -> None:
+    """Where pretrain_gpt.py is not, nothing is started, and the variable to set is named."""
+    script = tmp_path / "megatron.sh"
+    script.write_text(megatron.emit(PLANS["llama3-70b-512"]).files[megatron.FILE])
+    done = subprocess.run(
+        ["bash", script],
+        env={"PATH": "/usr/bin:/bin", "MEGATRON_LM": f"{tmp_path}/no where"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"no {tmp_path}/no where/pretrain_gpt.py: set MEGATRON_LM to a checkout of Megatron-LM\n"
+    )
 
 
 def _wrong_scripts() -> Iterator[tuple[str, str]]:
@@ -220,6 +243,20 @@ def _wrong_scripts() -> Iterator[tuple[str, str]]:
     yield (
         f"torchrun --nnodes 1 --nproc-per-node 6 run.py {head} --tensor-model-parallel-size 4",
         r"x\.sh.*: 6 GPUs are no multiple of tp 4",
+    )
+    yield f"run {head} --bf16 \\\n --fp16", r"x\.sh:1: bf16 and fp16 exclude each other"
+    yield (
+        f"run {head} --recompute-granularity full",
+        r"x\.sh:1: recompute_granularity full needs recompute_method uniform or block, got None",
+    )
+    yield (
+        f"run {head} --recompute-granularity selective\\\n --recompute-method block",
+        r"x\.sh:2: recompute_method block goes with recompute_granularity full only",
+    )
+    yield (
+        f"run {head} --pipeline-model-parallel-layout 'Et*16|t*16L' "
+        "--decoder-first-pipeline-num-layers 3",
+        r"x\.sh:1: decoder_first_pipeline_num_layers and pipeline_model_parallel_layout exclude",
     )
     yield f"A=('{head}\n", r"x\.sh:1: a quote is never closed"
     yield f"A=({head}\n", r"x\.sh:1: an array is never closed"
@@ -289,6 +326,20 @@ srun -l bash -c "${run_cmd}"
     assert reading.model.vocab_size == 128256
     assert reading.model.n_kv_heads == 8
     assert (reading.global_batch_size, reading.sequence_length) == (256, 4096)
+
+
+def test_repeated_and_misspelt_flags_are_passed_over_aloud() -> None:
+    """The last of two counts, as for Megatron-LM's parser; a slip of a flag gets a suggestion."""
+    reading = megatron.read(
+        "run --num-layers 2 --hidden-size 64 --num-attention-heads 4 --micro-batch-size 1\\\n"
+        " --micro-batch-size 2 --bf16 --bf16 --tensor-model-paralel-size 4 --exit-interval 3",
+    )
+    assert reading.strategy.micro_batch_size == 2
+    assert reading.ignored == (
+        "--micro-batch-size in line 1, for it is in line 2 again",
+        "--tensor-model-paralel-size (did you mean --tensor-model-parallel-size?)",
+        "--exit-interval",
+    )
 
 
 def test_a_command_line_without_gpus_has_one_replica() -> None:

@@ -10,7 +10,7 @@ from autopar.launchers.megatron_args.flags import ARGUMENTS, LEGACY
 from autopar.launchers.plan import Emission, Plan
 from cost_models.partition import even_stage_layers
 from search.rules import Problem, broken_rules
-from tests.launchers.ask import ask_megatron, megatron_case
+from tests.launchers.ask import ask, megatron_case
 from tests.launchers.known_plans import known_plans
 from tests.launchers.random_plans import random_plan
 
@@ -69,7 +69,7 @@ def answers() -> list[Answer]:
     return [
         Answer(plan, emission, broken, verdict)
         for (plan, broken), emission, verdict in zip(
-            plans, emissions, ask_megatron(cases), strict=True
+            plans, emissions, ask("megatron", cases), strict=True
         )
     ]
 
@@ -124,7 +124,7 @@ def test_known_plans_are_accepted_and_their_dump_is_read() -> None:
         megatron_case(megatron.emit(plan), plan.strategy.world_size, dump=True)
         for plan in plans.values()
     ]
-    for (name, plan), verdict in zip(plans.items(), ask_megatron(cases), strict=True):
+    for (name, plan), verdict in zip(plans.items(), ask("megatron", cases), strict=True):
         assert verdict["accepted"], f"{name}: {verdict}"
         reading = megatron.read(verdict["dump"], name=f"{name}.log")
         assert reading.strategy == plan.strategy, name
@@ -135,5 +135,5 @@ def test_known_plans_are_accepted_and_their_dump_is_read() -> None:
 def test_flags_and_defaults_are_the_parsers() -> None:
     """Every argument of our table is there under our name, flag and default."""
     rows = [(a.name, a.flag, a.kind, a.default) for a in ARGUMENTS.values() if a not in LEGACY]
-    (answer,) = ask_megatron([{"table": rows}])
+    (answer,) = ask("megatron", [{"table": rows}])
     assert answer == {"wrong": []}

@@ -19,9 +19,8 @@ from autopar.launchers.shell import read_script
 from cost_models.errors import SpecError
 from cost_models.strategy import Precision, Recompute, Sharding
 from search.rules import Problem, broken_rules
-from tests.launchers.ask import ask_bridge
+from tests.launchers.ask import ask, package
 from tests.launchers.golden import compare
-from tests.launchers.install import folder
 from tests.launchers.known_plans import known_plans
 from tests.launchers.random_plans import random_plan
 
@@ -167,9 +166,9 @@ def _code(text: str) -> list[str]:
 
 @pytest.mark.launchers
 def test_bridge_accepts_the_overrides() -> None:
-    """Hydra's grammar, Bridge's fields and its validation take 200 legal plans."""
+    """Hydra's grammar, Bridge's fields and its validation take 500 legal plans."""
     rng = Random(7)  # noqa: S311 (chance for tests, not for secrets)
-    plans = [*PLANS.values(), *(legal_plan(rng) for _ in range(196))]
+    plans = [*PLANS.values(), *(legal_plan(rng) for _ in range(500 - len(PLANS)))]
     cases = []
     for plan in plans:
         variables = read_script(
@@ -184,7 +183,7 @@ def test_bridge_accepts_the_overrides() -> None:
                 "mla": plan.model.attention == "mla",
             }
         )
-    for plan, answer in zip(plans, ask_bridge(cases), strict=True):
+    for plan, answer in zip(plans, ask("megatron-bridge", cases), strict=True):
         s = plan.strategy
         fsdp = s.sharding in (Sharding.ZERO2, Sharding.FSDP, Sharding.HSDP)
         assert answer["error"] is None, f"{plan.model.name} {s}: {answer['error']}"
@@ -195,9 +194,7 @@ def test_bridge_accepts_the_overrides() -> None:
 @pytest.mark.launchers
 def test_published_recipes_are_read() -> None:
     """At least thirty pre-training recipes in the package give a model, GPUs and a batch."""
-    recipes = folder() / "wheels" / "megatron_bridge" / "megatron" / "bridge" / "recipes"
-    if not recipes.is_dir():
-        pytest.skip(f"no {recipes}: run python tests/launchers/install.py")
+    recipes = package("megatron.bridge") / "recipes"
     read = []
     for path in sorted(recipes.glob("*/h100/*.py")):
         text = path.read_text(encoding="utf-8")

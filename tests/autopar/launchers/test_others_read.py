@@ -155,12 +155,18 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
         "torchtitan",
         "run.sh",
         "python -m torchtitan.train --config llama3_8b --parallelism.tensor_parallel_degree 0",
-        "tensor_parallel_degree must be a whole number >= 1",
+        "run.sh:1: parallelism.tensor_parallel_degree must be a whole number >= 1",
     ),
     ("deepspeed", "ds.json", "{", r"ds.json:1:2: not valid JSON"),
     ("deepspeed", "ds.json", "[]", "ds.json: must hold a table"),
-    ("deepspeed", "ds.json", '{"a": 1, "a": 2}', "key 'a' is given twice"),
-    ("deepspeed", "ds.json", '{"zero_optimization": {"stage": 4}}', "must be 0, 1, 2 or 3, got 4"),
+    ("deepspeed", "ds.json", '{"a": 1,\n"a": 2}', "ds.json:2: a is given twice, first in line 1"),
+    ("deepspeed", "ds.json", '{"a": "\x7f", "a": 2}', "ds.json: a is given twice"),
+    (
+        "deepspeed",
+        "ds.json",
+        '{\n\t"zero_optimization": {\n\t\t"stage": 4}}',
+        "ds.json:3: zero_optimization.stage must be 0, 1, 2 or 3, got 4",
+    ),
     ("deepspeed", "ds.json", '{"zero_optimization": 3}', "lies in something that is no table"),
     (
         "deepspeed",
@@ -182,16 +188,35 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
         "a.yaml",
         "distributed_type: FSDP\nnum_processes: 8\n"
         "parallelism_config: {parallelism_config_tp_size: 3}",
-        "is for 3 processes, but there are 8",
+        "a.yaml:3: parallelism_config is for 3 processes, but there are 8",
+    ),
+    (
+        "accelerate",
+        "a.yaml",
+        "distributed_type: FSDP\nnum_processes: 8\nfsdp_config: &a {b: *a, fsdp_version: 2,\n"
+        "  fsdp_version: 1}",
+        "a.yaml:4: fsdp_config.fsdp_version is given twice, first in line 3",
     ),
     ("nanotron", "n.yaml", "general: {}", "parallelism is not there"),
     (
         "nanotron",
         "n.yaml",
         "parallelism: {dp: 1, tp: 1, pp: 2, pp_engine: zb}\ntokens: {}",
-        "pp_engine is not understood: 'zb'",
+        "n.yaml:1: parallelism.pp_engine is not understood: 'zb'",
     ),
-    ("maxtext", "m.yml", "ici_tensor_parallelism: 0", "must be >= 1, or -1"),
+    (
+        "nanotron",
+        "n.yaml",
+        "parallelism:\n  dp: 1\n  tp: 1\n  tp: 2\ntokens: {}",
+        "n.yaml:4: parallelism.tp is given twice, first in line 3",
+    ),
+    ("maxtext", "m.yml", "ici_tensor_parallelism: 0", "m.yml:1: ici_tensor_parallelism must be"),
+    (
+        "maxtext",
+        "run.sh",
+        "set -e\npython -m maxtext.train base.yml \\\n remat_policy=ful",
+        "run.sh:3: remat_policy is not understood: 'ful'",
+    ),
     ("maxtext", "m.yml", "remat_policy: ful", "is not understood: 'ful'"),
 )
 

@@ -41,7 +41,9 @@ def run(script: str, folder: Path, **variables: str) -> list[str]:
     fake.mkdir()
     (fake / "torchrun").write_text(f'#!/bin/sh\npwd > {folder}/cwd\nprintf "%s\\n" "$@"\n')
     (fake / "torchrun").chmod(0o755)
-    environment = {"PATH": f"{fake}:/usr/bin:/bin", "TMPDIR": str(folder), **variables}
+    (fake / "pretrain_gpt.py").touch()
+    own = {"PATH": f"{fake}:/usr/bin:/bin", "TMPDIR": str(folder), "MEGATRON_LM": str(fake)}
+    environment = {**own, **variables}
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
@@ -173,7 +175,7 @@ def test_torchrun_takes_its_arguments(tmp_path: Path) -> None:
         "argv": argv,
         "nodes": 64,
         "per_node": 8,
-        "program": "./pretrain_gpt.py",
+        "program": f"{tmp_path}/bin/pretrain_gpt.py",
     }
     wrong = {**case, "argv": ["eight" if word == "8" else word for word in argv]}
     answers = ask_wrapper([case, wrong], "torch")

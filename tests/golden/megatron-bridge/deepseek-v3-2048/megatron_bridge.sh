@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for Megatron-Bridge 0.6.2.
 # deepseek-v3 on 2048 x h800: global batch 16384, sequence 4096.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 set -euo pipefail
 
 NNODES=${NNODES:-256}
@@ -10,6 +10,10 @@ NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-localhost}
 MASTER_PORT=${MASTER_PORT:-29500}
 MEGATRON_BRIDGE=${MEGATRON_BRIDGE:-.}
+if [ ! -f "$MEGATRON_BRIDGE/scripts/training/run_recipe.py" ]; then
+    echo "no $MEGATRON_BRIDGE/scripts/training/run_recipe.py: set MEGATRON_BRIDGE to a checkout of Megatron-Bridge" >&2
+    exit 2
+fi
 export CUDA_DEVICE_MAX_CONNECTIONS=1
 
 LAUNCH_ARGS=(

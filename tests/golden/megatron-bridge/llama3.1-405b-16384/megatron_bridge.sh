@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for Megatron-Bridge 0.6.2.
 # llama3.1-405b on 16384 x h100-sxm: global batch 2048, sequence 8192.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 set -euo pipefail
 
 NNODES=${NNODES:-2048}
@@ -10,6 +10,10 @@ NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-localhost}
 MASTER_PORT=${MASTER_PORT:-29500}
 MEGATRON_BRIDGE=${MEGATRON_BRIDGE:-.}
+if [ ! -f "$MEGATRON_BRIDGE/scripts/training/run_recipe.py" ]; then
+    echo "no $MEGATRON_BRIDGE/scripts/training/run_recipe.py: set MEGATRON_BRIDGE to a checkout of Megatron-Bridge" >&2
+    exit 2
+fi
 export CUDA_DEVICE_MAX_CONNECTIONS=1
 
 LAUNCH_ARGS=(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for Megatron-LM (megatron-core 0.19.2).
 # mixtral-8x22b on 128 x h100-sxm: global batch 1024, sequence 4096.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 # Model: mixtral-8x22b
 set -euo pipefail
 
@@ -11,6 +11,10 @@ NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-localhost}
 MASTER_PORT=${MASTER_PORT:-29500}
 MEGATRON_LM=${MEGATRON_LM:-.}
+if [ ! -f "$MEGATRON_LM/pretrain_gpt.py" ]; then
+    echo "no $MEGATRON_LM/pretrain_gpt.py: set MEGATRON_LM to a checkout of Megatron-LM" >&2
+    exit 2
+fi
 export CUDA_DEVICE_MAX_CONNECTIONS=32
 
 LAUNCH_ARGS=(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Written by autopar for torchtitan 0.3.0.
 # mixtral-8x22b on 128 x h100-sxm: global batch 512, sequence 4096.
-# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU.
+# Predicted: step 10 s (9 to 11.5), memory 60 GiB (55 to 64) per GPU; in brackets 80 % intervals.
 # Run on every node, with MASTER_ADDR naming the first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
