@@ -15,9 +15,9 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from cost_models.catalog.frameworks import load_framework
+from cost_models.catalog.frameworks import framework_at, load_framework
 from cost_models.catalog.gpus import load_gpu
-from cost_models.catalog.models import load_model, model_names
+from cost_models.catalog.models import beyond_reason, load_model, model_names
 from cost_models.catalog.optimizers import load_optimizer
 from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
@@ -197,6 +197,9 @@ def _model(cells: _Cells, flash_attention: bool) -> ModelSpec:
         try:
             return load_model(name)
         except SpecError:
+            reason = beyond_reason(name)
+            if reason is not None:
+                raise UnknowableRunError("model", f"{name!r} {reason}") from None
             raise UnreadableRunError(
                 "model", f"no model is called {name!r}, and its dimensions are not given"
             ) from None
@@ -276,6 +279,12 @@ def _bandwidth_Bps(note: str, known: Sequence[tuple[str, float]]) -> float | Non
     return next((bandwidth for words, bandwidth in known if words in note), None)
 
 
+BALANCED = r"force-balanced|capacity factor 1\b"
+"""Where a note says that no expert waits for a fuller one."""
+
+RELEASE = r"(\d\d\.\d\d(?:\.\d\d)?) NeMo Container"
+"""Where a note names the release that ran."""
+
 _SCHEDULES = {
     "": None,
     "1F1B": Schedule._1F1B,
@@ -322,6 +331,8 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         )
     with _blaming("framework"):
         framework = load_framework(cells.text("framework") or "megatron-lm")
+        release = re.search(RELEASE, cells.text("notes"))
+        framework = framework_at(framework, release[1]) if release else framework
     partition = framework.partition
     if "embedding-balanced" in cells.text("notes"):
         partition = "embedding_and_head_as_layers"
@@ -336,9 +347,10 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         framework=framework,
         optimizer=load_optimizer("adamw"),
         frozen_weights="lora" in cells.text("model").lower(),
+        balanced_experts=bool(re.search(BALANCED, cells.text("notes"))),
     )
     with _blaming("model"):
-        strategy, open_knobs = _strategy(cells, model, framework, dp, tp, pp, cp)
+        strategy, open_knobs = _strategy(cells, model, framework, cluster, dp, tp, pp, cp)
     _check_batch(sequences, strategy, open_knobs)
     _check_experts(model, strategy)
     step = cells.number("step_time_s")
@@ -347,7 +359,7 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         step = workload.tokens_per_step / (rate * gpus)
     tflops = cells.number("tflops_per_gpu_reported")
     if step is None and tflops:
-        step = model_flop(model, workload, masked_scores=True) / (tflops * 1e12 * gpus)
+        step = _model_flop_counted(cells, model, workload) / (tflops * 1e12 * gpus)
     memory = cells.number("peak_mem_GiB")
     oom = cells.flag("oom", False) if cells.text("oom") else None
     return Run(
@@ -365,6 +377,21 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         notes=cells.text("notes"),
         columns=raw,
     )
+
+
+def _model_flop_counted(cells: _Cells, model: ModelSpec, workload: Workload) -> float:
+    """FLOPs that a source divides its time into; 0 where it does not say and that matters.
+
+    Megatron-LM counted the whole score matrix, and since 2025 the half that a causal mask
+    leaves.  A utilization alone tells a time only where both come to nearly the same.
+    """
+    whole = model_flop(model, workload, masked_scores=True)
+    unsaid = "derived = MFU" in cells.text("tflops_convention")
+    return 0.0 if unsaid and whole > CONVENTIONS_AGREE * model_flop(model, workload) else whole
+
+
+CONVENTIONS_AGREE = 1.1
+"""Counts within this ratio of each other tell the same time, but for measurement noise."""
 
 
 @contextmanager
@@ -421,7 +448,14 @@ _spec = cache(ModelSpec)
 
 
 def _strategy(
-    cells: _Cells, model: ModelSpec, framework: Framework, dp: int, tp: int, pp: int, cp: int
+    cells: _Cells,
+    model: ModelSpec,
+    framework: Framework,
+    cluster: Cluster,
+    dp: int,
+    tp: int,
+    pp: int,
+    cp: int,
 ) -> tuple[Strategy, tuple[str, ...]]:
     vpp, micro = cells.whole("vpp"), cells.whole("micro_batch")
     sharding, recompute = cells.text("sharding").lower(), cells.text("recompute").lower()
@@ -480,9 +514,24 @@ def _strategy(
         recompute_layers=layers,
         precision=format_,
         overlap_tp=framework.overlaps_tp and tp > 1,
-        overlap_ep=False,
     )
+    if _hides_exchange(strategy, framework, cluster):
+        strategy = replace(strategy, overlap_ep=True)
     return strategy, tuple(open_knobs)
+
+
+def _hides_exchange(s: Strategy, framework: Framework, cluster: Cluster) -> bool:
+    """Whether the framework's own recipe runs another micro-batch while experts exchange.
+
+    One micro-batch's forward pass needs another's backward pass beside it: pipelines that
+    interleave, or, where experts are fused, no pipeline.
+    """
+    if not framework.overlaps_ep or s.ep == 1:
+        return False
+    fused = s.precision.label in framework.fused_expert_formats
+    if s.pp == 1:
+        return fused
+    return s.vpp > 1 and (fused or s.ep * s.etp > cluster.nvlink_domain)
 
 
 def candidates(run: Run) -> list[Strategy]:

@@ -200,6 +200,8 @@ def rank_times(
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     busy = forward + backward + weight
     gpu = busy / layers
+    # a graph of the whole step leaves nothing to issue
+    again = again * (1.0 - work.fused_experts)
     filling = layers * (_longer(gpu, floor * again) - gpu)
     launch = layers * (_longer(gpu, (floor + steady) * again) - gpu)
     only_steady = launch - filling

@@ -19,6 +19,10 @@ class Workload:
     frozen_weights: bool = False
     """LoRA and its like: the model's own weights have no gradients and no optimizer state."""
 
+    balanced_experts: bool = False
+    """Every expert receives equally many tokens: a forced router, or tokens over its capacity
+    dropped, as in benchmarks."""
+
     def __post_init__(self) -> None:
         require_positive(
             "workload",
