@@ -53,6 +53,8 @@ class Constants:
     """and this much for each further node that those collectives reach."""
     layer_floor_pipeline_s: Constant = 0.0
     """and this much for each tensor-parallel rank where the pipeline crosses nodes."""
+    expert_host_s: Constant = 2.5e-4
+    """and this much slower for each expert on the rank, in layers that have them."""
     micro_batch_s: Constant = 1e-3
     """Outside the layers, per micro-batch: loader, loss, schedule."""
     pipeline_micro_batch_s: Constant = 0.0

@@ -149,6 +149,8 @@ class Kernels:
             np.where(machine.gemm_bytes >= 1.0, c.gemm_fraction_8bit, c.gemm_fraction_4bit),
         )
         self._machine = machine
+        self._gemm_rate = np.maximum(machine.gemm_flop_per_s, 1.0) * machine.sustained
+        self._sixteen_bit_rate = machine.attention_flop_per_s * machine.sustained
         self._misaligned = c.misaligned
         self._score_passes = c.score_passes
         self._gemm = GemmEfficiency(
@@ -195,7 +197,7 @@ class Kernels:
             m,
             n,
             k,
-            flop_per_s=np.maximum(machine.gemm_flop_per_s, 1.0),
+            flop_per_s=self._gemm_rate,
             n_sm=machine.n_sm,
             bytes_per_element=machine.gemm_bytes,
             memory_bandwidth_Bps=machine.memory_bandwidth_Bps,
@@ -218,7 +220,7 @@ class Kernels:
             m,
             n,
             k,
-            flop_per_s=machine.attention_flop_per_s,
+            flop_per_s=self._sixteen_bit_rate,
             n_sm=machine.n_sm,
             bytes_per_element=2.0,
             memory_bandwidth_Bps=machine.memory_bandwidth_Bps,
@@ -245,7 +247,7 @@ class Kernels:
         shape = {
             "qk_width": a.qk_width,
             "v_width": a.v_width,
-            "flop_per_s": machine.attention_flop_per_s,
+            "flop_per_s": self._sixteen_bit_rate,
             "n_sm": machine.n_sm,
             "efficiency": self._attention,
             # without a fused kernel the masked half is computed too
@@ -356,7 +358,7 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         ep_backward=zero,
         hidden=2.0 * tp_hidden,
     )
-    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden, attention.forward)
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, tp, tp_hidden, attention)
 
     head = work.head
     head_f = kernels.sixteen_bit(head.m, head.n, head.k)
@@ -428,7 +430,7 @@ def _moe_block(
     norm: Floats,
     tp: Floats,
     tp_hidden: Floats,
-    attention: Floats,
+    attention: BlockTime,
 ) -> tuple[BlockTime, Floats]:
     """Router, dispatch, experts, combine and shared experts; and the non-linearity alone."""
     layer, t = work.layer, work.traffic
@@ -446,8 +448,9 @@ def _moe_block(
     tp, tp_hidden = (np.where(shared.n > 0, seconds, 0.0) for seconds in (tp, tp_hidden))
     hideable = np.where(s.overlap_ep, c.ep_hidden, 0.0)
     # another micro-batch's whole layer runs meanwhile
-    cover = hideable * (forward + moved + attention)
-    exposed = np.maximum(exchange - cover, 0.0)
+    exposed = np.maximum(exchange - hideable * (forward + moved + attention.forward), 0.0)
+    behind = backward + weight + c.backward_memory_ratio * moved + attention.backward
+    exposed_b = np.maximum(exchange - hideable * (behind + attention.gemm_weight), 0.0)
     host = c.moe_layer_s * np.asarray(t.is_moe) * (1.0 - work.fused_experts) / 2.0
     block = BlockTime(
         gemm_forward=np.asarray(forward),
@@ -462,7 +465,7 @@ def _moe_block(
         cp_forward=np.zeros(()),
         cp_backward=np.zeros(()),
         ep_forward=exposed,
-        ep_backward=exposed,
-        hidden=2.0 * (exchange - exposed + tp_hidden),
+        ep_backward=exposed_b,
+        hidden=2.0 * (exchange + tp_hidden) - exposed - exposed_b,
     )
     return block, act

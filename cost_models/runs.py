@@ -282,6 +282,9 @@ def _bandwidth_Bps(note: str, known: Sequence[tuple[str, float]]) -> float | Non
 BALANCED = r"force-balanced|capacity factor 1\b"
 """Where a note says that no expert waits for a fuller one."""
 
+DROPPING = r"\(tokendrop\)|capacity factor 1\b"
+"""Where a note says that tokens over an expert's capacity are dropped."""
+
 RELEASE = r"(\d\d\.\d\d(?:\.\d\d)?) NeMo Container"
 """Where a note names the release that ran."""
 
@@ -347,6 +350,7 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         framework=framework,
         optimizer=load_optimizer("adamw"),
         frozen_weights="lora" in cells.text("model").lower(),
+        drops_tokens=bool(re.search(DROPPING, cells.text("notes"))),
         balanced_experts=bool(re.search(BALANCED, cells.text("notes"))),
     )
     with _blaming("model"):
@@ -476,8 +480,10 @@ def _strategy(
         format_ = Precision.parse(cells.text("precision").lower() or "bf16")
     ep = cells.whole("ep") or 1
     etp = cells.whole("etp")
-    # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward
-    reshard = not (framework.family == "fsdp" and split == Sharding.ZERO2)
+    # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward, and so
+    # do its pipelines
+    kept = split == Sharding.ZERO2 or (pp > 1 and split >= Sharding.ZERO3)
+    reshard = not (framework.family == "fsdp" and kept)
     split = split if reshard else Sharding.FSDP
     shard = {Sharding.NONE: 1, Sharding.HSDP: min(8, dp)}.get(split, dp)
     open_knobs = [
@@ -531,7 +537,8 @@ def _hides_exchange(s: Strategy, framework: Framework, cluster: Cluster) -> bool
     fused = s.precision.label in framework.fused_expert_formats
     if s.pp == 1:
         return fused
-    return s.vpp > 1 and (fused or s.ep * s.etp > cluster.nvlink_domain)
+    both_ways = s.vpp > 1 or s.schedule == Schedule.DUALPIPE
+    return both_ways and (fused or s.ep * s.etp > cluster.nvlink_domain)
 
 
 def candidates(run: Run) -> list[Strategy]:
@@ -543,7 +550,12 @@ def candidates(run: Run) -> list[Strategy]:
     if "micro_batch_size" in run.open_knobs:
         choices["micro_batch_size"] = [b for b in (1, 2, 4, 8) if per_rank % b == 0]
     if "vpp" in run.open_knobs:
-        even = [v for v in range(1, layers // s.pp + 1) if layers % (s.pp * v) == 0]
+        # with and without an embedding and a head that count as layers
+        even = [
+            v
+            for v in range(1, -(-layers // s.pp) + 1)
+            if layers % (s.pp * v) == 0 or (layers + 2) % (s.pp * v) == 0
+        ]
         choices["vpp"] = even or [1]
     found = []
     for values in product(*choices.values()):

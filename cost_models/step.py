@@ -154,7 +154,9 @@ def _fsdp(
     # kept gathered, the weights come once a step; without resharding nothing is gathered twice
     first = gather / np.where(s.reshard_after_forward, 1.0, m)
     again = np.where(s.reshard_after_forward, gather, 0.0)
-    scattered = work.trained * np.where(s.sharding >= Sharding.ZERO2, scatter, 0.0)
+    # PyTorch's pipelines reduce gradients with the last micro-batch
+    often = np.where((s.pp > 1) & ~s.reshard_after_forward, m, 1.0)
+    scattered = work.trained * np.where(s.sharding >= Sharding.ZERO2, scatter / often, 0.0)
     first, again = np.where(sharded, first, 0.0), np.where(sharded, again, 0.0)
     if bound:
         pooled = first + again + scattered - c.fsdp_hidden * (forward + backward)
@@ -196,6 +198,7 @@ def rank_times(
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
     tensor_parallel = c.layer_floor_tp_s + c.layer_floor_nodes_s * (work.traffic.tp.outside - 1.0)
     floor = c.layer_floor_s + np.where(s.tp > 1, tensor_parallel, 0.0)
+    floor = floor + c.expert_host_s * work.host_experts * st.n_moe / layers
     steady = np.where(s.tp > 1, c.layer_floor_pipeline_s * s.tp * crossing, 0.0)
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     busy = forward + backward + weight

@@ -56,6 +56,8 @@ class Machine:
     """At the strategy's precision; 0 where the GPU does not have it."""
     attention_flop_per_s: Floats
     """Scores are computed in 16 bits whatever the GEMMs do."""
+    sustained: Floats
+    """Of both peaks under load, over the GPU that most runs of its architecture are from."""
     memory_bandwidth_Bps: Floats
     n_sm: Floats
     nvlink_Bps: Floats
@@ -196,6 +198,9 @@ class Work:
     ep_deduplicates: Floats
     balanced_experts: Floats
     """1.0 where no expert receives more tokens than another."""
+    host_experts: Floats
+    """Experts on this rank whose kernels the host issues one by one, their sizes unknown
+    until the router has run; 0 where fused or where sizes are fixed."""
     fused_experts: Floats
     """1.0 where one kernel is all of the experts and a graph holds the whole step."""
     n_micro_batches: Floats
@@ -224,6 +229,7 @@ def _machine(cluster: Cluster, s: Strategies) -> Machine:
     return Machine(
         gemm_flop_per_s=peaks[s.precision],
         attention_flop_per_s=scalar(float(sixteen)),
+        sustained=scalar(gpu.sustained or 1.0),
         memory_bandwidth_Bps=scalar(gpu.memory_bandwidth_Bps),
         n_sm=scalar(float(gpu.n_sm)),
         nvlink_Bps=scalar(cluster.nvlink_bandwidth_Bps),
@@ -316,6 +322,11 @@ def _fused_experts(model: ModelSpec, workload: Workload, s: Strategies) -> Float
     formats = workload.framework.fused_expert_formats
     fused = np.isin(s.precision, [PRECISIONS.index(name) for name in formats])
     return np.asarray(fused & model.is_moe, dtype=np.float64)
+
+
+def _host_experts(model: ModelSpec, workload: Workload, s: Strategies) -> Floats:
+    issued = (1.0 - _fused_experts(model, workload, s)) * (not workload.drops_tokens)
+    return np.asarray(issued * model.n_experts / s.ep)
 
 
 def _moe_bytes(
@@ -499,6 +510,7 @@ def step_work(
         routed_domains=one * float(model.routed_groups or model.n_experts or 1),
         ep_deduplicates=one * float(workload.framework.ep_deduplicates),
         balanced_experts=one * float(workload.balanced_experts),
+        host_experts=_host_experts(model, workload, s),
         fused_experts=_fused_experts(model, workload, s),
         n_micro_batches=shards.micro_batches(s, workload.global_batch_size),
         round_share=round_share(model, workload.framework, s),

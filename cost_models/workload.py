@@ -19,6 +19,8 @@ class Workload:
     frozen_weights: bool = False
     """LoRA and its like: the model's own weights have no gradients and no optimizer state."""
 
+    drops_tokens: bool = False
+    """Tokens over an expert's capacity are dropped, so that every expert's size is fixed."""
     balanced_experts: bool = False
     """Every expert receives equally many tokens: a forced router, or tokens over its capacity
     dropped, as in benchmarks."""

@@ -239,3 +239,12 @@ def test_a_known_model_beyond_the_equations_is_unknowable(name: str) -> None:
     """Other kinds of layers are no mistake of the row."""
     with pytest.raises(UnknowableRunError, match="which the equations do not have"):
         run_of(model=name, hidden="", n_layers="")
+
+
+def test_an_open_pipeline_may_count_embedding_and_head_as_layers() -> None:
+    """Llama 3's 126 layers and two on 16 stages: eight chunks on each rank and no other number."""
+    run = run_of(
+        gpu="H100-SXM-80GB", num_gpus="128", model="405b", hidden="", n_layers="", tp="8", pp="16",
+        dp="1", schedule="", global_batch_seqs="64", micro_batch="1",
+    )  # fmt: skip
+    assert {s.vpp for s in candidates(run)} == {1, 2, 4, 8}
