@@ -23,12 +23,22 @@ from benchmarks.accuracy_table import markdown, misses_of, readme_with
 from benchmarks.fit import write_atomically
 from benchmarks.judging import CALIBRATE_ON, SEEDS, Judgement, judge_all, predictions_of
 from benchmarks.leave_out import by_model, by_source
-from benchmarks.measured import RUNS_CSV, Bools, Measured, fit_all, load_measured
+from benchmarks.measured import (
+    PUBLISHED_CSV,
+    RUNS_CSV,
+    Bools,
+    Measured,
+    fit_all,
+    load_measured,
+    predict,
+)
 from benchmarks.naive import naive_step_time_s
 from cost_models.calibration import load_calibration
+from cost_models.fitting import Fit, calibration_of
 from cost_models.metrics import (
     Judged,
     all_figures,
+    error_figures,
     memory_figures,
     out_of_memory_figures,
     summary_of,
@@ -69,7 +79,28 @@ def accuracy() -> dict[str, Any]:
         "left_out_model": _models(measured, predictions_of(measured, models)),
         "korthikanti_eight": _eight(measured, sources, [run.step_time_s or 0.0 for run in full]),
         "calibrated_on": _calibrated(measured, sources),
+        "published": _published(start),
         "misses": misses_of(measured, left_out),
+    }
+
+
+def _published(fits: tuple[Fit, Fit]) -> dict[str, Any]:
+    """Figures of :data:`PUBLISHED_CSV`, by the fit to all runs: none of them is among these."""
+    measured = load_measured(PUBLISHED_CSV)
+    step_time_s = predict(measured, calibration_of(*fits)).step_time_s
+    gpus = np.array([run.cluster.gpu.name for run in measured.runs])
+
+    def figures(mask: Bools) -> dict[str, float | int]:
+        unknown = np.full(int(np.sum(mask)), np.nan)
+        found = error_figures(measured.step_time_s[mask], step_time_s[mask], unknown, unknown)
+        return {name: value for name, value in found.items() if name != "coverage_80"}
+
+    return {
+        "all": figures(np.ones(len(gpus), dtype=bool)),
+        "by_source": {
+            str(s): figures(measured.mask(source=s)) for s in dict.fromkeys(measured.sources)
+        },
+        "by_gpu": {str(g): figures(gpus == g) for g in dict.fromkeys(gpus)},
     }
 
 

@@ -36,6 +36,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         _groups(figures),
         _ranking(figures),
         _peers(figures),
+        _published(figures["published"]),
         _misses(figures),
     ]
     return "\n\n".join(parts) + "\n"
@@ -164,6 +165,23 @@ def _ranking(figures: Mapping[str, Any]) -> str:
         f"over {failures['n']} layouts; of {failures['n_called_safe']} called safe, "
         f"{_percent(failures, 'failed_among_safe')} failed."
     )
+
+
+def _published(found: Mapping[str, Any]) -> str:
+    groups = [("all", found["all"]), *found["by_source"].items()]
+    groups += [(f"on {gpu}", figures) for gpu, figures in found["by_gpu"].items()]
+    rows = [
+        (
+            title,
+            str(figures["n"]),
+            _percent(figures, "median_error"),
+            _percent(figures, "mean_error"),
+            _percent(figures, "bias"),
+        )
+        for title, figures in groups
+    ]
+    head = ("published figures, never fitted", "runs", "median error", "mean", "bias")
+    return _table(head, rows)
 
 
 def _peers(figures: Mapping[str, Any]) -> str:

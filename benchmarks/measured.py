@@ -15,6 +15,9 @@ from cost_models.runs import Run, parse_all, read_runs, slow_regime
 from cost_models.units import Floats
 
 RUNS_CSV = Path(__file__).parent / "data" / "runs.csv"
+PUBLISHED_CSV = Path(__file__).parent / "data" / "published_runs.csv"
+"""Figures that vendors and papers publish, collected after the model was built: judged on
+and never fitted."""
 Bools = NDArray[np.bool_]
 
 

@@ -53,6 +53,10 @@ class Gpu:
     """Per GPU, one direction, in the usual box."""
     host_bandwidth_Bps: float
     """GPU to host memory, one direction."""
+    sustained: float | None = None
+    """What board power leaves of the peak under load, over what it leaves the GPU of this
+    architecture that most runs were measured on, where it differs: clocks go with power to
+    about 0.4, for dynamic power goes with clock and voltage squared."""
     price_usd_per_hour: float | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where each number is from, by field; ``unverified`` where it could not be checked."""
@@ -68,6 +72,7 @@ class Gpu:
             nvlink_bandwidth_Bps=self.nvlink_bandwidth_Bps,
             nic_bandwidth_Bps=self.nic_bandwidth_Bps,
             host_bandwidth_Bps=self.host_bandwidth_Bps,
+            sustained=self.sustained or 1.0,
         )
         if not self.peak_flop_per_s:
             raise SpecError(f"gpu {self.name}.peak_flop_per_s names no precision")

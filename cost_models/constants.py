@@ -51,6 +51,8 @@ class Constants:
     """and this much slower where it issues tensor-parallel collectives."""
     layer_floor_pipeline_s: Constant = 0.0
     """and this much for each further tensor-parallel rank where the pipeline crosses nodes."""
+    expert_host_s: Constant = 2.5e-4
+    """and this much slower for each expert on the rank, in layers that have them."""
     tp_step_s: Constant = 0.0
     """One step of a tensor-parallel ring that leaves the NVLink domain, beside its bytes."""
     micro_batch_s: Constant = 1e-3

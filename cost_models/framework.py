@@ -102,6 +102,12 @@ class Framework:
     """Its runs pipeline tensor-parallel collectives with their GEMMs unless told otherwise."""
     ep_deduplicates: bool = True
     """A token crosses to another NVLink domain once, however many experts it meets there."""
+    overlaps_ep: bool = False
+    """Its runs hide exchanges of experts under another micro-batch's compute where the
+    exchange leaves the NVLink domain, or where experts are fused."""
+    fused_expert_formats: tuple[str, ...] = ()
+    """Formats in which one kernel multiplies, activates and quantizes for all experts, and a
+    graph of the whole step leaves nothing to the host."""
     partition: Partition = "even"
     """How layers are dealt to stages where the strategy does not say."""
     memory_figure: MemoryFigure = "allocated"

@@ -151,6 +151,9 @@ class Kernels:
             np.where(machine.gemm_bytes >= 1.0, c.gemm_fraction_8bit, c.gemm_fraction_4bit),
         )
         self._machine = machine
+        self._gemm_rate = np.maximum(machine.gemm_flop_per_s, 1.0) * machine.sustained
+        self._sixteen_bit_rate = machine.sixteen_bit_flop_per_s * machine.sustained
+        self._attention_rate = machine.attention_flop_per_s * machine.sustained
         self._misaligned = c.misaligned
         self._score_passes = c.score_passes
         self._gemm = GemmEfficiency(
@@ -159,8 +162,11 @@ class Kernels:
             launch_s=c.kernel_launch_s,
             half_depth=c.gemm_half_depth,
         )
+        # a group of one is a plain product
+        experts = np.maximum(work.layer.expert_gemms[0].groups, 1.0)
+        slower = 1.0 + (1.0 / c.grouped_gemm_fraction - 1.0) * (1.0 - 1.0 / experts)
         self._grouped = GemmEfficiency(
-            peak_fraction=fraction * c.grouped_gemm_fraction,
+            peak_fraction=fraction / slower,
             memory_fraction=c.memory_fraction,
             launch_s=c.kernel_launch_s,
             half_depth=c.gemm_half_depth,
@@ -180,6 +186,7 @@ class Kernels:
         self._memory = MemoryEfficiency(
             memory_fraction=c.memory_fraction, launch_s=c.kernel_launch_s
         )
+        self._fused = work.fused_experts
         self._quantize = machine.eight_bit * c.quantize_passes
 
     def moved(self, moved_bytes: Floats) -> Floats:
@@ -193,14 +200,15 @@ class Kernels:
             m,
             n,
             k,
-            flop_per_s=np.maximum(machine.gemm_flop_per_s, 1.0),
+            flop_per_s=self._gemm_rate,
             n_sm=machine.n_sm,
             bytes_per_element=machine.gemm_bytes,
             memory_bandwidth_Bps=machine.memory_bandwidth_Bps,
             efficiency=self._grouped if grouped else self._gemm,
             groups=groups,
         )
-        cast = self._quantize * 4.0 * m * k * groups
+        apart = 1.0 - self._fused if grouped else 1.0
+        cast = self._quantize * apart * 4.0 * m * k * groups
         return np.asarray(seconds + self.moved(cast))
 
     def alignment(self, g: Gemm) -> Floats:
@@ -215,7 +223,7 @@ class Kernels:
             m,
             n,
             k,
-            flop_per_s=machine.sixteen_bit_flop_per_s,
+            flop_per_s=self._sixteen_bit_rate,
             n_sm=machine.n_sm,
             bytes_per_element=2.0,
             memory_bandwidth_Bps=machine.memory_bandwidth_Bps,
@@ -242,7 +250,7 @@ class Kernels:
         shape = {
             "qk_width": a.qk_width,
             "v_width": a.v_width,
-            "flop_per_s": machine.attention_flop_per_s,
+            "flop_per_s": self._attention_rate,
             "n_sm": machine.n_sm,
             "efficiency": self._attention,
             # without a fused kernel the masked half is computed too
@@ -385,7 +393,7 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     )
     # a shared expert's collectives run under GEMMs of about the attention block's size
     shared_tp = tensor_parallel(gemm_f)
-    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, *shared_tp, attention.forward)
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, *shared_tp, attention)
 
     head = work.head
     head_f = kernels.sixteen_bit(head.m, head.n, head.k)
@@ -432,7 +440,7 @@ def dispatch_s(work: Work, wires: Links) -> Floats:
 
     Where copies of a token for one domain travel once, k experts drawn from o domains
     meet o (1 - (1 - 1/o)^k) of them on average, or as many as the router allows, and NVLink
-    carries the copies further.
+    carries the copies further, one for each of the ranks that they meet.
     """
     message, group = work.traffic.ep_bytes, work.traffic.ep
     intra, inter = wires.intra, wires.inter
@@ -440,7 +448,10 @@ def dispatch_s(work: Work, wires: Links) -> Floats:
     o = np.maximum(group.outside, 1.0)
     met = np.minimum(o * (1.0 - (1.0 - 1.0 / o) ** work.top_k), work.routed_domains)
     distinct = np.minimum(met / work.top_k, 1.0)
-    near = all_to_all_s(message, group.inside, 1.0, intra=intra, inter=inter)
+    n = group.inside * o
+    ranks = np.minimum(n * (1.0 - (1.0 - 1.0 / n) ** work.top_k), work.top_k)
+    once = message * ranks / work.top_k
+    near = all_to_all_s(once, group.inside, 1.0, intra=intra, inter=inter)
     far = all_to_all_s(message * distinct, 1.0, group.outside, intra=intra, inter=inter)
     return np.where(work.ep_deduplicates > 0, np.minimum(np.maximum(near, far), plain), plain)
 
@@ -454,28 +465,28 @@ def _moe_block(
     norm: Floats,
     tp: Floats,
     tp_hidden: Floats,
-    attention: Floats,
+    attention: BlockTime,
 ) -> tuple[BlockTime, Floats]:
     """Router, dispatch, experts, combine and shared experts; and the non-linearity alone."""
     layer, t = work.layer, work.traffic
     *routed, router = layer.expert_gemms
+    fullest = np.where(work.balanced_experts > 0, 1.0, c.moe_imbalance)
     expert = kernels.three(tuple(routed), grouped=True)
     others = kernels.three((router, *layer.shared_gemms))
-    forward, backward, weight = (
-        c.moe_imbalance * e + o for e, o in zip(expert, others, strict=True)
-    )
+    forward, backward, weight = (fullest * e + o for e, o in zip(expert, others, strict=True))
     act = kernels.moved(c.moe_memory_passes * layer.moe_bytes)
     moved = norm + act
     swap = dispatch_s(work, wires)
-    exchange = 2.0 * c.moe_imbalance * swap
+    exchange = 2.0 * fullest * swap
     gathered = 2.0 * group_gather_s(t.etp_bytes, t.etp, wires)
     shared = layer.shared_gemms[0]
     tp, tp_hidden = (np.where(shared.n > 0, seconds, 0.0) for seconds in (tp, tp_hidden))
     hideable = np.where(s.overlap_ep, c.ep_hidden, 0.0)
     # another micro-batch's whole layer runs meanwhile
-    cover = hideable * (forward + moved + attention)
-    exposed = np.maximum(exchange - cover, 0.0)
-    host = c.moe_layer_s * np.asarray(t.is_moe) / 2.0
+    exposed = np.maximum(exchange - hideable * (forward + moved + attention.forward), 0.0)
+    behind = backward + weight + c.backward_memory_ratio * moved + attention.backward
+    exposed_b = np.maximum(exchange - hideable * (behind + attention.gemm_weight), 0.0)
+    host = c.moe_layer_s * np.asarray(t.is_moe) * (1.0 - work.fused_experts) / 2.0
     block = BlockTime(
         gemm_forward=np.asarray(forward),
         gemm_input=np.asarray(backward),
@@ -489,7 +500,7 @@ def _moe_block(
         cp_forward=np.zeros(()),
         cp_backward=np.zeros(()),
         ep_forward=exposed,
-        ep_backward=exposed,
-        hidden=2.0 * (exchange - exposed + tp_hidden),
+        ep_backward=exposed_b,
+        hidden=2.0 * (exchange + tp_hidden) - exposed - exposed_b,
     )
     return block, act

@@ -7,6 +7,8 @@ strategy does not give ``stage_layers``, the framework's habit decides:
 ``even``
     q = floor(L / C) layers each, and one more for L mod C chunks, from the second on,
     so that the embedding's and the head's chunks are the short ones           (1)
+    with multi-token prediction ceil(L / C) each, and what that is too many is
+    taken from the last chunk, which has the extra heads, then from the first  (1')
 ``embedding_and_head_as_layers``
     (1) for L + 2, the first and the last being embedding and head             (2)
 ``parameter_weight``
@@ -18,6 +20,8 @@ References
 .. [1] Megatron-LM, ``megatron/core/transformer/transformer_block.py``,
    ``get_num_layers_to_build`` (account_for_embedding/loss_in_pipeline_split).
 .. [2] nanotron, ``src/nanotron/models/__init__.py``, ``build_model``.
+.. [3] Megatron-Bridge, ``scripts/performance/configs/deepseek``: pipeline layouts of
+   DeepSeek-V3, ``Et*4|(t*4|)*14tmL`` for 16 chunks and ``Et|(tt|)*30mL`` for 32.
 """
 
 from dataclasses import dataclass
@@ -71,6 +75,11 @@ def _first_layer(chunk: Ints, model: ModelSpec, framework: Framework, chunks: In
     base, more = total_layers // chunks, total_layers % chunks
     offset = np.where(more <= chunks - 2, 1, 0)
     start = chunk * base + np.minimum(np.maximum(chunk - offset, 0), more)
+    if model.mtp_layers:
+        full = base + (more > 0)
+        spare = full * chunks - total_layers
+        from_first = np.maximum(spare - full, 0)
+        start = np.where(from_first < full, chunk * full - np.where(chunk, from_first, 0), start)
     return np.asarray(np.minimum(np.maximum(start - virtual, 0), layers), dtype=np.int64)
 
 

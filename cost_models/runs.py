@@ -15,9 +15,9 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from cost_models.catalog.frameworks import load_framework
+from cost_models.catalog.frameworks import framework_at, load_framework
 from cost_models.catalog.gpus import load_gpu
-from cost_models.catalog.models import load_model, model_names
+from cost_models.catalog.models import beyond_reason, load_model, model_names
 from cost_models.catalog.optimizers import load_optimizer
 from cost_models.cluster import Cluster
 from cost_models.errors import SpecError
@@ -197,6 +197,9 @@ def _model(cells: _Cells, flash_attention: bool) -> ModelSpec:
         try:
             return load_model(name)
         except SpecError:
+            reason = beyond_reason(name)
+            if reason is not None:
+                raise UnknowableRunError("model", f"{name!r} {reason}") from None
             raise UnreadableRunError(
                 "model", f"no model is called {name!r}, and its dimensions are not given"
             ) from None
@@ -276,6 +279,15 @@ def _bandwidth_Bps(note: str, known: Sequence[tuple[str, float]]) -> float | Non
     return next((bandwidth for words, bandwidth in known if words in note), None)
 
 
+BALANCED = r"force-balanced|capacity factor 1\b"
+"""Where a note says that no expert waits for a fuller one."""
+
+DROPPING = r"\(tokendrop\)|capacity factor 1\b"
+"""Where a note says that tokens over an expert's capacity are dropped."""
+
+RELEASE = r"(\d\d\.\d\d(?:\.\d\d)?) NeMo Container"
+"""Where a note names the release that ran."""
+
 _SCHEDULES = {
     "": None,
     "1F1B": Schedule._1F1B,
@@ -322,6 +334,8 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         )
     with _blaming("framework"):
         framework = load_framework(cells.text("framework") or "megatron-lm")
+        release = re.search(RELEASE, cells.text("notes"))
+        framework = framework_at(framework, release[1]) if release else framework
     partition = framework.partition
     if "embedding-balanced" in cells.text("notes"):
         partition = "embedding_and_head_as_layers"
@@ -336,9 +350,11 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         framework=framework,
         optimizer=load_optimizer("adamw"),
         frozen_weights="lora" in cells.text("model").lower(),
+        drops_tokens=bool(re.search(DROPPING, cells.text("notes"))),
+        balanced_experts=bool(re.search(BALANCED, cells.text("notes"))),
     )
     with _blaming("model"):
-        strategy, open_knobs = _strategy(cells, model, framework, dp, tp, pp, cp)
+        strategy, open_knobs = _strategy(cells, model, framework, cluster, dp, tp, pp, cp)
     _check_batch(sequences, strategy, open_knobs)
     _check_experts(model, strategy)
     step = cells.number("step_time_s")
@@ -347,7 +363,7 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         step = workload.tokens_per_step / (rate * gpus)
     tflops = cells.number("tflops_per_gpu_reported")
     if step is None and tflops:
-        step = model_flop(model, workload, masked_scores=True) / (tflops * 1e12 * gpus)
+        step = _model_flop_counted(cells, model, workload) / (tflops * 1e12 * gpus)
     memory = cells.number("peak_mem_GiB")
     oom = cells.flag("oom", False) if cells.text("oom") else None
     return Run(
@@ -365,6 +381,21 @@ def parse_run(line: int, raw: dict[str, str]) -> Run:
         notes=cells.text("notes"),
         columns=raw,
     )
+
+
+def _model_flop_counted(cells: _Cells, model: ModelSpec, workload: Workload) -> float:
+    """FLOPs that a source divides its time into; 0 where it does not say and that matters.
+
+    Megatron-LM counted the whole score matrix, and since 2025 the half that a causal mask
+    leaves.  A utilization alone tells a time only where both come to nearly the same.
+    """
+    whole = model_flop(model, workload, masked_scores=True)
+    unsaid = "derived = MFU" in cells.text("tflops_convention")
+    return 0.0 if unsaid and whole > CONVENTIONS_AGREE * model_flop(model, workload) else whole
+
+
+CONVENTIONS_AGREE = 1.1
+"""Counts within this ratio of each other tell the same time, but for measurement noise."""
 
 
 @contextmanager
@@ -421,7 +452,14 @@ _spec = cache(ModelSpec)
 
 
 def _strategy(
-    cells: _Cells, model: ModelSpec, framework: Framework, dp: int, tp: int, pp: int, cp: int
+    cells: _Cells,
+    model: ModelSpec,
+    framework: Framework,
+    cluster: Cluster,
+    dp: int,
+    tp: int,
+    pp: int,
+    cp: int,
 ) -> tuple[Strategy, tuple[str, ...]]:
     vpp, micro = cells.whole("vpp"), cells.whole("micro_batch")
     sharding, recompute = cells.text("sharding").lower(), cells.text("recompute").lower()
@@ -442,8 +480,10 @@ def _strategy(
         format_ = Precision.parse(cells.text("precision").lower() or "bf16")
     ep = cells.whole("ep") or 1
     etp = cells.whole("etp")
-    # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward
-    reshard = not (framework.family == "fsdp" and split == Sharding.ZERO2)
+    # PyTorch's SHARD_GRAD_OP keeps the gathered weights between forward and backward, and so
+    # do its pipelines
+    kept = split == Sharding.ZERO2 or (pp > 1 and split >= Sharding.ZERO3)
+    reshard = not (framework.family == "fsdp" and kept)
     split = split if reshard else Sharding.FSDP
     shard = {Sharding.NONE: 1, Sharding.HSDP: min(8, dp)}.get(split, dp)
     open_knobs = [
@@ -481,9 +521,25 @@ def _strategy(
         precision=format_,
         overlap_p2p=framework.overlaps_p2p,
         overlap_tp=framework.overlaps_tp and tp > 1,
-        overlap_ep=False,
     )
+    if _hides_exchange(strategy, framework, cluster):
+        strategy = replace(strategy, overlap_ep=True)
     return strategy, tuple(open_knobs)
+
+
+def _hides_exchange(s: Strategy, framework: Framework, cluster: Cluster) -> bool:
+    """Whether the framework's own recipe runs another micro-batch while experts exchange.
+
+    One micro-batch's forward pass needs another's backward pass beside it: pipelines that
+    interleave, or, where experts are fused, no pipeline.
+    """
+    if not framework.overlaps_ep or s.ep == 1:
+        return False
+    fused = s.precision.label in framework.fused_expert_formats
+    if s.pp == 1:
+        return fused
+    both_ways = s.vpp > 1 or s.schedule == Schedule.DUALPIPE
+    return both_ways and (fused or s.ep * s.etp > cluster.nvlink_domain)
 
 
 def candidates(run: Run) -> list[Strategy]:
@@ -495,7 +551,12 @@ def candidates(run: Run) -> list[Strategy]:
     if "micro_batch_size" in run.open_knobs:
         choices["micro_batch_size"] = [b for b in (1, 2, 4, 8) if per_rank % b == 0]
     if "vpp" in run.open_knobs:
-        even = [v for v in range(1, layers // s.pp + 1) if layers % (s.pp * v) == 0]
+        # with and without an embedding and a head that count as layers
+        even = [
+            v
+            for v in range(1, -(-layers // s.pp) + 1)
+            if layers % (s.pp * v) == 0 or (layers + 2) % (s.pp * v) == 0
+        ]
         choices["vpp"] = even or [1]
     found = []
     for values in product(*choices.values()):

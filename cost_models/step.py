@@ -17,7 +17,7 @@ by overlapping p2p, gradients or parameters less, is at hand where t_r can only 
 less than t_r grows, so that (5) at max t_r and with the least (2) and (4) of any rank is
 such a bound; where a schedule's bubble may shrink as work grows it counts as nothing.  (7)
 
-A layer that the GPU would finish before the host has issued the next one takes the
+A micro-batch whose kernels the GPU finishes before the host has issued them takes the
 host's time: with x the GPU's seconds and y the host's, (x^k + y^k)^(1/k), k = 6.      (6)
 
 Terms are seconds of the slowest rank and sum to the step; ``hidden_s`` is the
@@ -154,7 +154,9 @@ def _fsdp(
     # kept gathered, the weights come once a step; without resharding nothing is gathered twice
     first = gather / np.where(s.reshard_after_forward, 1.0, m)
     again = np.where(s.reshard_after_forward, gather, 0.0)
-    scattered = work.trained * np.where(s.sharding >= Sharding.ZERO2, scatter, 0.0)
+    # PyTorch's pipelines reduce gradients with the last micro-batch
+    often = np.where((s.pp > 1) & ~s.reshard_after_forward, m, 1.0)
+    scattered = work.trained * np.where(s.sharding >= Sharding.ZERO2, scatter / often, 0.0)
     first, again = np.where(sharded, first, 0.0), np.where(sharded, again, 0.0)
     if bound:
         pooled = first + again + scattered - c.fsdp_hidden * (forward + backward)
@@ -194,15 +196,18 @@ def rank_times(
         _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight + accumulated
     )
 
-    # equation (6), layer by layer
+    # equation (6)
     layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
     floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0)
+    floor = floor + c.expert_host_s * work.host_experts * st.n_moe / layers
     steady = c.layer_floor_pipeline_s * (s.tp - 1.0) * crossing
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
+    # a graph of the whole step leaves nothing to issue
+    again = layers * again * (1.0 - work.fused_experts)
     busy = forward + backward + weight
-    filling = _longer(busy, layers * floor * again + c.micro_batch_s) - busy
-    launch = _longer(busy, layers * (floor + steady) * again + c.micro_batch_s) - busy
+    filling = _longer(busy, floor * again + c.micro_batch_s) - busy
+    launch = _longer(busy, (floor + steady) * again + c.micro_batch_s) - busy
     only_steady = launch - filling
     launch = launch + np.where(s.pp > 1, c.pipeline_micro_batch_s, 0.0)
 
@@ -220,7 +225,7 @@ def rank_times(
         bound=bound,
     )
     # the host link goes on while weights are awaited
-    offload = np.maximum(_activation_offload(work, s, busy) - fsdp, 0.0)
+    offload = np.maximum(_activation_offload(work, s, busy + launch) - fsdp, 0.0)
     if bound:  # the less is hidden the better, where the host link is waited for anyhow
         fsdp_hidden = np.maximum(fsdp_hidden - offload, 0.0)
     hidden = _sum_blocks(work, blocks, "hidden") + fsdp_hidden

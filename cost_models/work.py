@@ -58,6 +58,8 @@ class Machine:
     """What stays in 16 bits whatever the layers' GEMMs do."""
     attention_flop_per_s: Floats
     """Scores are, and by a kernel that may be slower than the fastest."""
+    sustained: Floats
+    """Of both peaks under load, over the GPU that most runs of its architecture are from."""
     memory_bandwidth_Bps: Floats
     n_sm: Floats
     nvlink_Bps: Floats
@@ -204,6 +206,13 @@ class Work:
     routed_domains: Floats
     """Domains that one token's experts lie in at the most."""
     ep_deduplicates: Floats
+    balanced_experts: Floats
+    """1.0 where no expert receives more tokens than another."""
+    host_experts: Floats
+    """Experts on this rank whose kernels the host issues one by one, their sizes unknown
+    until the router has run; 0 where fused or where sizes are fixed."""
+    fused_experts: Floats
+    """1.0 where one kernel is all of the experts and a graph holds the whole step."""
     n_micro_batches: Floats
     round_share: Floats
     """Of the longest round of chunks, one on each rank, in the model's layers."""
@@ -232,6 +241,7 @@ def _machine(cluster: Cluster, workload: Workload, s: Strategies) -> Machine:
         gemm_flop_per_s=peaks[s.precision],
         sixteen_bit_flop_per_s=scalar(float(sixteen)),
         attention_flop_per_s=scalar(float(sixteen) * kernel),
+        sustained=scalar(gpu.sustained or 1.0),
         memory_bandwidth_Bps=scalar(gpu.memory_bandwidth_Bps),
         n_sm=scalar(float(gpu.n_sm)),
         nvlink_Bps=scalar(cluster.nvlink_bandwidth_Bps),
@@ -316,14 +326,43 @@ def _layer(model: ModelSpec, workload: Workload, s: Strategies, tokens: Floats) 
             passes * 2.0 * (4.0 if model.qk_norm else 2.0) * (w.query + w.kv) * tokens
         ),
         dense_bytes=np.asarray(passes * 2.0 * (up + 1.0) * w.ffn * tokens),
-        moe_bytes=np.asarray(
-            2.0 * (up + 1.0) * (w.moe_ffn * routed + w.shared_ffn * tokens)
-            + 8.0 * h * routed
-            + 12.0 * model.n_experts * tokens / s.tp
-            if model.is_moe
-            else np.zeros(())
-        ),
+        moe_bytes=_moe_bytes(model, workload, s, w, tokens, routed),
     )
+
+
+def _fused_experts(model: ModelSpec, workload: Workload, s: Strategies) -> Floats:
+    formats = workload.framework.fused_expert_formats
+    fused = np.isin(s.precision, [PRECISIONS.index(name) for name in formats])
+    return np.asarray(fused & model.is_moe, dtype=np.float64)
+
+
+def _host_experts(model: ModelSpec, workload: Workload, s: Strategies) -> Floats:
+    issued = (1.0 - _fused_experts(model, workload, s)) * (not workload.drops_tokens)
+    return np.asarray(issued * model.n_experts / s.ep)
+
+
+def _moe_bytes(
+    model: ModelSpec,
+    workload: Workload,
+    s: Strategies,
+    w: shards.Widths,
+    tokens: Floats,
+    routed: Floats,
+) -> Floats:
+    """Router, permutation there and back, and the non-linearity of all experts.
+
+    Fused experts activate inside their product, and the exchange writes where the product
+    reads.  An expert's bias is added by kernels of its own, as an fp32 product with the
+    router's probability, a sum and a cast: 20 bytes a scalar.
+    """
+    if not model.is_moe:
+        return np.zeros(())
+    up = 2.0 if model.gated_mlp else 1.0
+    apart = 1.0 - _fused_experts(model, workload, s)
+    activated = 2.0 * (up + 1.0) * (apart * w.moe_ffn * routed + w.shared_ffn * tokens)
+    biased = 20.0 * (apart * up * w.moe_ffn + model.hidden_size) * routed * model.moe_bias
+    moved = 4.0 * (1.0 + apart) * model.hidden_size * routed
+    return np.asarray(activated + biased + moved + 12.0 * model.n_experts * tokens / s.tp)
 
 
 def _stack(values: Sequence[Any]) -> Floats:
@@ -489,6 +528,9 @@ def step_work(
         top_k=one * max(model.top_k, 1),
         routed_domains=one * float(model.routed_groups or model.n_experts or 1),
         ep_deduplicates=one * float(workload.framework.ep_deduplicates),
+        balanced_experts=one * float(workload.balanced_experts),
+        host_experts=_host_experts(model, workload, s),
+        fused_experts=_fused_experts(model, workload, s),
         n_micro_batches=shards.micro_batches(s, workload.global_batch_size),
         round_share=round_share(model, workload.framework, s),
         activation_bytes_per_layer=np.asarray(activation_bytes_per_token * tokens),

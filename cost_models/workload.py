@@ -19,6 +19,12 @@ class Workload:
     frozen_weights: bool = False
     """LoRA and its like: the model's own weights have no gradients and no optimizer state."""
 
+    drops_tokens: bool = False
+    """Tokens over an expert's capacity are dropped, so that every expert's size is fixed."""
+    balanced_experts: bool = False
+    """Every expert receives equally many tokens: a forced router, or tokens over its capacity
+    dropped, as in benchmarks."""
+
     def __post_init__(self) -> None:
         require_positive(
             "workload",

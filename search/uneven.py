@@ -66,6 +66,8 @@ def relatives(
                 one = row.strategy.with_(recompute=recompute, stage_layers=None)
             else:
                 one = row.strategy.with_(recompute=recompute, recompute_layers=0)
+            if one.pp == 1 or one.vpp == 1:  # there it says nothing
+                one = one.with_(overlap_p2p=any(space.axes["overlap_p2p"]))
             key = tuple(getattr(one, name) for name in KNOB_AXES if name != "dp_shard")
             sets.setdefault(key, one)
     most = max(1, MOST_ROWS // max(len(piped), 1))

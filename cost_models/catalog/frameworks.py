@@ -46,5 +46,23 @@ def load_framework(name: str) -> Framework:
         raise SpecError(f"no framework is called {name!r}", hint=did_you_mean(word, index))
     path = CATALOG / "frameworks" / f"{index[word]}.toml"
     table: dict[str, Any] = read_toml(path)
-    table.pop("aliases", None)
+    for key in ("aliases", "of", "before"):
+        table.pop(key, None)
     return build(Framework, table, path)
+
+
+@cache
+def framework_at(framework: Framework, release: str) -> Framework:
+    """``framework`` as it was at ``release``, a year and a month such as 26.04.
+
+    An entry of the catalog with ``of`` and ``before`` describes the releases of another
+    one that came before the first with a habit that mattered.
+
+    >>> framework_at(load_framework("megatron-bridge"), "25.11").name
+    'megatron-bridge-26.04'
+    """
+    for name in framework_names():
+        table = read_toml(CATALOG / "frameworks" / f"{name}.toml")
+        if table.get("of") == framework.name and release < table["before"]:
+            return load_framework(name)
+    return framework

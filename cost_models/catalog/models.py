@@ -1,5 +1,6 @@
 """The catalog's models, and models from files of one's own."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
 
 _ALIASES = CATALOG / "model_aliases.toml"
+_BEYOND = CATALOG / "models_beyond.toml"
 _LAYER_KEYS = ("moe_layers", "sliding_window_layers")
 
 
@@ -24,6 +26,24 @@ def model_aliases() -> dict[str, str]:
     """Other names of the catalog's models, in lower case, each with the name it stands for."""
     table = read_toml(_ALIASES)
     return {alias.lower(): name for name, aliases in table.items() for alias in aliases}
+
+
+@cache
+def _beyond() -> dict[str, str]:
+    return {
+        name: family["reason"] for family in read_toml(_BEYOND).values() for name in family["names"]
+    }
+
+
+def beyond_reason(name: str) -> str | None:
+    """Why the equations do not have a known model's layers; None for any other name.
+
+    Spaces, hyphens and underscores are one.
+
+    >>> beyond_reason("Nemotron_3_Nano")
+    'has Mamba-2 layers, which the equations do not have'
+    """
+    return _beyond().get(re.sub(r"[\s_-]+", "-", name.strip().lower()))
 
 
 def load_model(name_or_path: str) -> ModelSpec:

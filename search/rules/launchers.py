@@ -92,7 +92,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
             overlap_ep=False,
             partial_offload=False,
             activation_offload=False,
-            decides=_ALWAYS_OVERLAPS,
+            decides={**_ALWAYS_OVERLAPS, "overlap_p2p": (True,)},
         ),
         Launcher(
             name="deepspeed",

@@ -9,9 +9,18 @@ import benchmarks.judging as judging
 from benchmarks.accuracy import broken_bounds
 from benchmarks.accuracy_table import readme_with
 from benchmarks.leave_out import Fold, by_model, by_source
-from benchmarks.measured import RUNS_CSV, Bools, Measured, fit_all, load_measured
+from benchmarks.measured import (
+    PUBLISHED_CSV,
+    RUNS_CSV,
+    Bools,
+    Measured,
+    fit_all,
+    load_measured,
+)
 from cost_models.constants import Constants
 from cost_models.fitting import Fit, fit_memory, fit_step_time
+from cost_models.runs import read_runs
+from cost_models.validation import read_run_table
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +118,14 @@ def test_only_the_marked_part_of_the_readme_is_written() -> None:
     found = readme_with(readme, "new\n")
     assert found == "before\n<!-- accuracy -->\nnew\n<!-- /accuracy -->\nbehind\n"
     assert readme_with(found, "new\n") == found
+
+
+def test_published_figures_are_read_and_not_among_the_fitted_runs() -> None:
+    """Each has a citation, can be priced, and no fitted run has its GPU, layout and rate."""
+    table = read_run_table(PUBLISHED_CSV)
+    assert not table.refusals
+    assert all(row["source_ref"] for row in table.cells)
+    names = ("gpu", "num_gpus", "hidden", "n_layers", "dp", "tp", "pp", "precision",
+             "tokens_per_s_per_gpu", "tflops_per_gpu_reported")  # fmt: skip
+    fitted = {tuple(row.get(name, "") for name in names) for _, row in read_runs(RUNS_CSV)}
+    assert not fitted & {tuple(row[name] for name in names) for row in table.cells}

@@ -169,3 +169,82 @@ def test_only_the_known_sweep_has_a_slow_regime() -> None:
     runs = [run_of(**fast), run_of(**slow)]
     assert slow_regime(runs) == [False, True]
     assert slow_regime([run_of(step_time_s="10"), run_of(step_time_s="60")]) == [False, False]
+
+
+EXPERTS = DENSE | {
+    "gpu": "H100-SXM-80GB",
+    "num_gpus": "32",
+    "model": "gpt-moe",
+    "n_layers": "24",
+    "n_experts": "32",
+    "topk": "2",
+    "moe_ffn_hidden": "1024",
+    "gated_mlp": "1",
+    "dp": "16",
+    "tp": "1",
+    "pp": "2",
+    "vpp": "2",
+    "ep": "16",
+    "schedule": "",
+    "recompute": "",
+    "framework": "Megatron-Bridge",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hidden"),
+    [
+        ({}, True),
+        ({"ep": "8"}, False),
+        ({"vpp": "1"}, False),
+        ({"framework": "torchtitan"}, False),
+        ({"pp": "1", "vpp": "", "dp": "32"}, False),
+        ({"pp": "1", "vpp": "", "dp": "32", "gpu": "B200", "precision": "mxfp8"}, True),
+        (
+            {
+                "pp": "1",
+                "vpp": "",
+                "dp": "32",
+                "gpu": "B200",
+                "precision": "mxfp8",
+                "notes": "26.04.01 NeMo Container; pretrain",
+            },
+            False,
+        ),
+    ],
+)
+def test_whose_recipe_hides_exchanges_of_experts(changes: dict[str, str], hidden: bool) -> None:
+    """Across nodes under an interleaved pipeline, or with experts fused since release 26.06."""
+    assert parse_run(2, EXPERTS | changes).strategy.overlap_ep is hidden
+
+
+def test_a_note_on_the_router_balances_experts() -> None:
+    """Benchmarks that force the router, or drop what is over an expert's capacity, say so."""
+    for note in ("MoE: force-balanced tokens", "token-drop training, capacity factor 1; MBS open"):
+        assert parse_run(2, EXPERTS | {"notes": note}).workload.balanced_experts
+    assert not parse_run(2, EXPERTS).workload.balanced_experts
+
+
+def test_a_utilization_tells_a_time_only_where_conventions_agree() -> None:
+    """The masked half of the scores is a third of the FLOPs at 64k tokens and little at 2k."""
+    cells = {"step_time_s": "", "tflops_per_gpu_reported": "150", "global_batch_seqs": "32"}
+    unsaid = cells | {"tflops_convention": "model flops; TFLOPs column derived = MFU*989.5"}
+    assert run_of(**unsaid).step_time_s == run_of(**cells).step_time_s
+    assert run_of(**cells, seq_len="65536").step_time_s is not None
+    assert run_of(**unsaid, seq_len="65536").step_time_s is None
+
+
+@pytest.mark.parametrize("name", ["Nemotron_3_Super", "DeepSeekV4 Flash"])
+def test_a_known_model_beyond_the_equations_is_unknowable(name: str) -> None:
+    """Other kinds of layers are no mistake of the row."""
+    with pytest.raises(UnknowableRunError, match="which the equations do not have"):
+        run_of(model=name, hidden="", n_layers="")
+
+
+def test_an_open_pipeline_may_count_embedding_and_head_as_layers() -> None:
+    """Llama 3's 126 layers and two on 16 stages: eight chunks on each rank and no other number."""
+    run = run_of(
+        gpu="H100-SXM-80GB", num_gpus="128", model="405b", hidden="", n_layers="", tp="8", pp="16",
+        dp="1", schedule="", global_batch_seqs="64", micro_batch="1",
+    )  # fmt: skip
+    assert {s.vpp for s in candidates(run)} == {1, 2, 4, 8}

@@ -181,7 +181,7 @@ def test_an_interrupted_fit_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_all_runs_of_the_repository_are_predicted(run: Run, tmp_path: Path) -> None:
-    """One document a row, in the file's order; only rows that name no known model are refused."""
+    """One document a row, in the file's order; what cannot be known is left out and no error."""
     report = tmp_path / "report.json"
     ran = run(f"validate {RUNS} --json {report}")
     document = json.loads(report.read_text())
@@ -189,6 +189,7 @@ def test_all_runs_of_the_repository_are_predicted(run: Run, tmp_path: Path) -> N
     assert len(document["rows"]) == lines - 1
     refused = [row for row in document["rows"] if row["status"] == "skipped"]
     assert len(refused) < 30
-    assert all(": model: " in row["reason"] or "is not stated" in row["reason"] for row in refused)
-    assert ran.code == 1
+    known = ("which the equations do not have", "is not stated")
+    assert all(row["reason"].endswith(known) for row in refused)
+    assert ran.code == 0
     assert document["summary"]["figures"]["all"]["step_time"]["n"] > 2500
