@@ -102,6 +102,9 @@ class Framework:
     """Its runs pipeline tensor-parallel collectives with their GEMMs unless told otherwise."""
     ep_deduplicates: bool = True
     """A token crosses to another NVLink domain once, however many experts it meets there."""
+    dispatch_bytes: float = 2.0
+    """Per scalar that is sent to an expert, or back as its gradient: 1 where it is sent in 8
+    bits.  What an expert returns is sent in 16."""
     overlaps_ep: bool = False
     """Its runs hide exchanges of experts under another micro-batch's compute where the
     exchange leaves the NVLink domain, or where experts are fused."""

@@ -477,7 +477,7 @@ def _moe_block(
     act = kernels.moved(c.moe_memory_passes * layer.moe_bytes)
     moved = norm + act
     swap = dispatch_s(work, wires)
-    exchange = 2.0 * fullest * swap
+    exchange = (1.0 + work.dispatch_share) * fullest * swap
     gathered = 2.0 * group_gather_s(t.etp_bytes, t.etp, wires)
     shared = layer.shared_gemms[0]
     tp, tp_hidden = (np.where(shared.n > 0, seconds, 0.0) for seconds in (tp, tp_hidden))

@@ -206,6 +206,8 @@ class Work:
     routed_domains: Floats
     """Domains that one token's experts lie in at the most."""
     ep_deduplicates: Floats
+    dispatch_share: Floats
+    """Bytes sent to experts over bytes returned."""
     balanced_experts: Floats
     """1.0 where no expert receives more tokens than another."""
     host_experts: Floats
@@ -528,6 +530,7 @@ def step_work(
         top_k=one * max(model.top_k, 1),
         routed_domains=one * float(model.routed_groups or model.n_experts or 1),
         ep_deduplicates=one * float(workload.framework.ep_deduplicates),
+        dispatch_share=one * workload.framework.dispatch_bytes / 2.0,
         balanced_experts=one * float(workload.balanced_experts),
         host_experts=_host_experts(model, workload, s),
         fused_experts=_fused_experts(model, workload, s),

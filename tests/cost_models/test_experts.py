@@ -107,3 +107,12 @@ def test_sustained_clocks_scale_products_and_leave_memory_alone(workload: Job) -
     assert after.attention.memory_forward == before.attention.memory_forward
     ratio = before.attention.attention_backward / after.attention.attention_backward
     assert np.all((ratio > 1.05) & (ratio < 1.06))
+
+
+def test_tokens_sent_in_eight_bits_halve_the_dispatch(workload: Job) -> None:
+    """Three quarters of an exchange are left: what experts return keeps its 16 bits."""
+    model = load_model("deepseek-v3")
+    wide, narrow = (
+        layer(model, workload(framework=name)).moe.ep_forward for name in ("megatron-lm", "hai-llm")
+    )
+    assert narrow == pytest.approx(0.75 * wide)
