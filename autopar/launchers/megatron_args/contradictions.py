@@ -13,11 +13,8 @@ from cost_models.errors import SpecError
 _EXCLUSIVE = (
     ("fp16", "bf16"),
     ("fp8", "fp4"),
-    (
-        "num_layers_per_virtual_pipeline_stage",
-        "num_virtual_stages_per_pipeline_rank",
-        "pipeline_model_parallel_layout",
-    ),
+    ("num_layers_per_virtual_pipeline_stage", "num_virtual_stages_per_pipeline_rank"),
+    ("num_layers_per_virtual_pipeline_stage", "pipeline_model_parallel_layout"),
     ("pipeline_model_parallel_layout", "decoder_first_pipeline_num_layers"),
     ("pipeline_model_parallel_layout", "decoder_last_pipeline_num_layers"),
     ("pipeline_model_parallel_layout", "account_for_embedding_in_pipeline_split"),

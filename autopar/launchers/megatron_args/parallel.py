@@ -223,7 +223,13 @@ def _read_stages(values: Mapping[str, Any], pp: int) -> tuple[tuple[int, ...] | 
             raise SpecError(
                 f"pipeline_model_parallel_layout has {sum(stages)} layers, num_layers is {total}"
             )
-        return stages, len(stages) // pp
+        chunks = get(values, "num_virtual_stages_per_pipeline_rank") or len(stages) // pp
+        if chunks * pp != len(stages):
+            raise SpecError(
+                f"num_virtual_stages_per_pipeline_rank is {chunks}, "
+                f"pipeline_model_parallel_layout has {len(stages) // pp}"
+            )
+        return stages, chunks
     first, last = (get(values, f"decoder_{n}_pipeline_num_layers") for n in ("first", "last"))
     ends = [int(get(values, f"account_for_{n}_in_pipeline_split")) for n in ("embedding", "loss")]
     vpp = get(values, "num_virtual_stages_per_pipeline_rank")

@@ -258,6 +258,11 @@ def _wrong_scripts() -> Iterator[tuple[str, str]]:
         "--decoder-first-pipeline-num-layers 3",
         r"x\.sh:1: decoder_first_pipeline_num_layers and pipeline_model_parallel_layout exclude",
     )
+    yield (
+        f"run {head} --pipeline-model-parallel-size 2 --num-virtual-stages-per-pipeline-rank 2 "
+        "--pipeline-model-parallel-layout 'Et*16|t*16L'",
+        r"x\.sh:1: num_virtual_stages_per_pipeline_rank is 2, pipeline_model_parallel_layout has 1",
+    )
     yield f"A=('{head}\n", r"x\.sh:1: a quote is never closed"
     yield f"A=({head}\n", r"x\.sh:1: an array is never closed"
     yield "echo hello", r"x\.sh: no Megatron-LM flag found"
