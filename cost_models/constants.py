@@ -102,6 +102,8 @@ class Constants:
     # -------------------------------------------------------------- memory
     framework_bytes: Constant = 1.5e9
     """CUDA context, libraries and workspaces."""
+    pool_bytes: Constant = 2.5e8
+    """Workspaces, and segments of the allocator that are partly filled."""
     communicator_bytes: Constant = 3e8
     """NCCL's buffers for each kind of group with more than one rank."""
     fragmentation: Constant = 0.04
@@ -110,5 +112,7 @@ class Constants:
     """Reserved over allocated state, minus one."""
     activation_factor: Constant = 1.0
     """Activations that are there, over those that the tensors add up to."""
+    update_fraction: Constant = 0.5
+    """Share of what the optimizer step gathers that finds no room where activations were."""
     transient_fraction: Constant = 1.0
     """Working tensors of one layer's backward pass, over the activations it keeps."""

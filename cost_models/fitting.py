@@ -48,9 +48,11 @@ SHORTEST = 1e-3
 NO_SPREAD = Spread(residual_sd=0.0, source_sd=0.0)
 MEMORY_CONSTANTS = (
     "framework_bytes",
+    "pool_bytes",
     "communicator_bytes",
     "fragmentation",
     "state_fragmentation",
+    "update_fraction",
     "transient_fraction",
     "activation_factor",
 )

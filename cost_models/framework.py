@@ -49,7 +49,16 @@ class Framework:
     grads_bytes: float = 4.0
     """The buffer that gradients are accumulated in, sharded from ZeRO-2 on."""
     working_grads_bytes: float = 0.0
-    """A second, never sharded gradient beside it (nanotron's bf16 gradients)."""
+    """A second, never sharded gradient beside it, alive until a micro-batch's backward pass
+    is over (nanotron's bf16 gradients)."""
+    unsharded_bucket_bytes: float = 0.0
+    """Buckets beside the gradients where data-parallel ranks shard nothing (PyTorch's DDP)."""
+    update_gather_bytes: float = 0.0
+    """Copies through which a sharded optimizer's gradients and new weights travel."""
+    update_gather_parameters: float = 0.0
+    """So many parameters at a time; 0 is all at once."""
+    update_shard_bytes: float = 0.0
+    """Copy of a gradient that the optimizer's shard is updated from, made for the update."""
     bucket_parameters: float = 40e6
     """Parameters whose gradients are reduced in one collective."""
     grad_reduce_bytes: float = 4.0
@@ -85,6 +94,14 @@ class Framework:
     """The norm's output is kept for the next GEMM's weight gradient."""
     saves_gathered_inputs: bool = False
     """Under sequence-parallel the inputs of column-parallel GEMMs are kept whole, not in parts."""
+    gathered_buffers: float = 0.0
+    """16-bit buffers of a micro-batch's whole hidden states that are kept for sequence-parallel's
+    collectives."""
+    held_buffers: float = 0.0
+    """The same per layer, freed before a collective has read them: the allocator cannot hand them
+    out again until the GPU has caught up with the host."""
+    held_pipelined_tp: int = 8
+    """Tensor-parallel degree up to which hosts of a pipeline were seen to run that far ahead."""
     moe_output_saved: bool = False
     """The experts' outputs are kept to weigh them after the combine, not before FC2."""
     activation_saved_bytes: float = 0.0
@@ -113,6 +130,8 @@ class Framework:
     graph of the whole step leaves nothing to the host."""
     partition: Partition = "even"
     """How layers are dealt to stages where the strategy does not say."""
+    communicators: float = 1.0
+    """Communicators for each kind of group."""
     memory_figure: MemoryFigure = "allocated"
     """What the framework's logs call peak memory: tensors, the allocator's pool, or all of it."""
     logs_first_rank: bool = False
@@ -127,6 +146,13 @@ class Framework:
             weights_bytes=self.weights_bytes,
             grads_bytes=self.grads_bytes,
             working_grads_bytes=self.working_grads_bytes,
+            unsharded_bucket_bytes=self.unsharded_bucket_bytes,
+            update_gather_bytes=self.update_gather_bytes,
+            update_gather_parameters=self.update_gather_parameters,
+            update_shard_bytes=self.update_shard_bytes,
+            gathered_buffers=self.gathered_buffers,
+            communicators=self.communicators,
+            held_buffers=self.held_buffers,
             logits_bytes=self.logits_bytes,
         )
         if self.partition not in PARTITIONS:

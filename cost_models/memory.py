@@ -8,17 +8,23 @@ sharded over its own group of d ranks):
     optimizer   P b_o / d from ZeRO-1 on                                               (3)
     activations f_r (l_r A + ...) + the working tensors of one layer                   (4)
     logits      tokens v / t b_v on the last stage                                     (5)
+    update      copies that a sharded optimizer makes of P and P / d                   (6)
+    held        full-width outputs of the layers that the host has launched and the
+                GPU has yet to run, freed and not to be had again                      (7)
 
 f_r micro-batches are in flight on rank r (:func:`cost_models.pipeline.in_flight`) and A is
 what one layer keeps of a micro-batch (:mod:`cost_models.activations`).  A rank's peak is the
-larger of (4) + (5) during the backward pass, plus its state; the fullest of the
-representative ranks counts.
+larger of (4) + (5) during the backward pass, plus its state; of (6), made when no activation
+is alive, the allocator finds room for a share only, and (7) is reserved memory without
+being allocated [3].  The fullest of the representative ranks counts.
 
 References
 ----------
 .. [1] S. Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter
    Models," SC 2020, section 5. arXiv:1910.02054
 .. [2] V. Korthikanti et al., 2022, section 4. arXiv:2205.05198
+.. [3] PyTorch, ``Tensor.record_stream``: a block that another stream uses is free for
+   reuse only once that stream has passed the point of its release.
 """
 
 from dataclasses import dataclass
@@ -28,10 +34,11 @@ import numpy as np
 from cost_models import shards
 from cost_models.activations import LayerActivations, layer_activations
 from cost_models.constants import Constants
+from cost_models.framework import Framework
 from cost_models.model import ModelSpec
 from cost_models.partition import StageLayers, representative_ranks, stage_layers
 from cost_models.pipeline import first_in_flight, in_flight
-from cost_models.strategy import Precision, Recompute, Schedule, Strategies
+from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategies
 from cost_models.units import Floats, Ints
 from cost_models.workload import Workload
 
@@ -44,6 +51,9 @@ MEMORY_TERMS = (
     "communication_buffers",
     "framework",
 )
+
+LAUNCHED_LAYERS = 28.0
+"""CUDA queues 1024 launches; a layer's eager forward pass has about 36."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +73,7 @@ class MemoryCost:
 def _static(
     model: ModelSpec, workload: Workload, s: Strategies, held: StageLayers
 ) -> dict[str, Floats]:
-    """Equations (1) to (3) on one pipeline rank."""
+    """Equations (1) to (3) and (6) on one pipeline rank."""
     p, f, o = shards.layer_parameters(model, s), workload.framework, workload.optimizer
     own = shards.rank_parameters(p, model, held)
     dense, experts = own.dense, own.experts
@@ -88,15 +98,22 @@ def _static(
     own_bytes = np.where(sharded > 0, f.fsdp_weights_bytes, f.weights_bytes)
     master = np.where(own_bytes >= 4.0, 0.0, copy)
     trained = 0.0 if workload.frozen_weights else 1.0
+    alone = (s.sharding == Sharding.NONE) & (s.dp * s.cp > 1)
+    sent = np.where((sharded > 0) | (s.dp * s.cp == 1), 0.0, whole)
+    most = f.update_gather_parameters or np.inf
+    update = np.minimum(sent, most) * f.update_gather_bytes
+    update = update + spread * f.update_shard_bytes
     state = trained * (o.moments_bytes + master) * (1.0 - s.optimizer_offload)
     return {
         "weights": np.where(sharded > 0, weights_spread, weights_whole),
         "gradients": trained
         * (
             np.where(sharded > 0, grads_spread, grads_whole)
-            + np.where(sharded > 0, 0.0, whole) * f.working_grads_bytes
+            + np.where(alone, whole, 0.0) * f.unsharded_bucket_bytes
         ),
         "optimizer": spread * state,
+        "update": trained * np.where(s.sharding == Sharding.NONE, 0.0, update),
+        "parameters": whole,
     }
 
 
@@ -132,13 +149,21 @@ class RankMemory:
     """The part of ``working`` that is not among ``resident``: it is computed again."""
     head_input: Floats
     logits: Floats
+    overgrown: Floats
+    """Unsharded gradients of a backward pass beyond the activations that it frees."""
+    update: Floats
+    """Copies that the optimizer step makes, while no activation is alive."""
+    gathered: Floats
+    """Buffers that collectives of sequence-parallel keep."""
+    held: Floats
+    """Freed before the GPU came to read them, and not to be had again before it has."""
     n_communicators: Floats
 
 
 def rank_memory(
     model: ModelSpec, workload: Workload, s: Strategies, held: StageLayers, act: LayerActivations
 ) -> RankMemory:
-    """Equations (1) to (5) on one pipeline rank."""
+    """Equations (1) to (7) on one pipeline rank."""
     tokens = shards.tokens_per_rank(s, workload.sequence_length)
     w = shards.widths(model, s)
     m = shards.micro_batches(s, workload.global_batch_size)
@@ -156,6 +181,13 @@ def rank_memory(
     gathered = 1.0 if workload.framework.vocab_parallel_loss else s.tp
     logits = held.has_head * w.vocab * gathered * workload.framework.logits_bytes
     static = _static(model, workload, s, held)
+    of_logits = np.asarray(tokens * logits * (1.0 + model.mtp_layers))
+    head_input = tokens * held.has_head * 4.0 * h
+    # a backward pass leaves as much gradient as it frees activations, or more
+    working_bytes = workload.framework.working_grads_bytes * (not workload.frozen_weights)
+    working_grads = static["parameters"] * working_bytes
+    freed = tokens * kept * (1.0 - s.activation_offload) + of_logits + head_input
+    full_width = tokens * model.hidden_size * 2.0 * (w.sequence_parts > 1)
     return RankMemory(
         weights=static["weights"],
         gradients=static["gradients"],
@@ -165,10 +197,26 @@ def rank_memory(
         * (1.0 - s.activation_offload),
         working=tokens * whole,
         recomputed=tokens * np.where(_recomputed_layers(s, held) > 0, whole, 0.0),
-        head_input=tokens * held.has_head * 4.0 * h,
-        logits=np.asarray(tokens * logits * (1.0 + model.mtp_layers)),
-        n_communicators=_communicators(s),
+        head_input=head_input,
+        logits=of_logits,
+        overgrown=np.maximum(working_grads - freed, 0.0) if working_bytes else np.zeros(()),
+        update=static["update"],
+        gathered=full_width * workload.framework.gathered_buffers,
+        held=full_width * _layers_ahead(workload.framework, s, held, flying),
+        n_communicators=workload.framework.communicators * _communicators(s),
     )
+
+
+def _layers_ahead(framework: Framework, s: Strategies, held: StageLayers, flying: Floats) -> Floats:
+    """Buffers of layers whose kernels the host has launched and the GPU has yet to run.
+
+    It waits for nothing inside a micro-batch, and in a pipeline's warm-up not before the last
+    two, but for the driver's queue.
+    """
+    alone = s.pp == 1
+    ahead = np.where(alone, 1.0, np.maximum(flying - 2.0, 0.0))
+    ahead = np.where(alone | (s.tp <= framework.held_pipelined_tp), ahead, 0.0)
+    return np.asarray(framework.held_buffers * np.minimum(ahead * held.n_layers, LAUNCHED_LAYERS))
 
 
 def _uneven_chunks(s: Strategies, held: StageLayers, flying: Floats, m: Floats) -> Floats:
@@ -205,16 +253,18 @@ def memory_terms(part: RankMemory, constants: Constants) -> dict[str, Floats]:
     c = constants
     working = part.recomputed + c.transient_fraction * part.working / 2.0
     activations = c.activation_factor * (part.resident + working + part.head_input)
+    activations = activations + part.gathered
+    update = c.update_fraction * part.update
     state = part.weights + part.gradients + part.optimizer
     slack = c.state_fragmentation * state + c.fragmentation * (activations + part.logits)
     return {
         "weights": part.weights,
-        "gradients": part.gradients,
-        "optimizer": part.optimizer,
+        "gradients": part.gradients + part.overgrown,
+        "optimizer": part.optimizer + update,
         "activations": activations,
         "logits": part.logits,
         "communication_buffers": c.communicator_bytes * part.n_communicators,
-        "framework": c.framework_bytes + slack,
+        "framework": c.framework_bytes + c.pool_bytes + slack + part.held,
     }
 
 
@@ -222,7 +272,8 @@ def state_bytes(part: RankMemory, constants: Constants) -> Floats:
     """Of :func:`rank_bytes`, what does not depend on the activations."""
     c = constants
     state = (part.weights + part.gradients + part.optimizer) * (1.0 + c.state_fragmentation)
-    return np.asarray(state + (c.communicator_bytes * part.n_communicators + c.framework_bytes))
+    state = state + (c.communicator_bytes * part.n_communicators + c.framework_bytes)
+    return np.asarray(state + (c.update_fraction * part.update + c.pool_bytes))
 
 
 def moving_bytes(part: RankMemory, constants: Constants) -> Floats:
@@ -230,7 +281,8 @@ def moving_bytes(part: RankMemory, constants: Constants) -> Floats:
     c = constants
     working = part.recomputed + c.transient_fraction * part.working / 2.0
     activations = c.activation_factor * (part.resident + working + part.head_input)
-    return np.asarray((activations + part.logits) * (1.0 + c.fragmentation))
+    moving = (activations + part.gathered + part.logits) * (1.0 + c.fragmentation)
+    return np.asarray(moving + (part.held + part.overgrown))
 
 
 def rank_bytes(part: RankMemory, constants: Constants) -> Floats:
@@ -257,7 +309,7 @@ def memory_cost(
     *,
     breakdown: bool = True,
 ) -> MemoryCost:
-    """Peak bytes per GPU, equations (1) to (5); shapes broadcast to the strategies'.
+    """Peak bytes per GPU, equations (1) to (7); shapes broadcast to the strategies'.
 
     Without ``breakdown`` the same totals are computed and ``terms`` is empty.
     """

@@ -29,6 +29,8 @@ Totals = Callable[[Constants], tuple[Floats, Floats]]
 NAMES = [f.name for f in fields(Constants)]
 MEMORY = (
     "framework_bytes",
+    "pool_bytes",
+    "update_fraction",
     "communicator_bytes",
     "fragmentation",
     "state_fragmentation",
@@ -70,7 +72,11 @@ def totals(
                 constants=constants,
                 breakdown=False,
             )
-            for model, framework in ((odd, "megatron-lm-2022"), (deep, "megatron-lm"))
+            for model, framework in (
+                (odd, "megatron-lm-2022"),
+                (odd, "nanotron"),
+                (deep, "megatron-lm"),
+            )
         ]
         return (
             np.concatenate([cost.step_time_s for cost in costs]),

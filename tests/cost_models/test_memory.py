@@ -24,6 +24,8 @@ BARE = Constants(
     communicator_bytes=0.0,
     fragmentation=0.0,
     state_fragmentation=0.0,
+    pool_bytes=0.0,
+    update_fraction=0.0,
     transient_fraction=0.0,
     activation_factor=1.0,
 )
@@ -246,3 +248,68 @@ def test_logits_live_on_the_last_rank(dense_model: ModelSpec, workload: Work) ->
     parts = memory_parts(dense_model, workload(), Strategies.of(Strategy(tp=2, pp=4)))
     found = [part.logits.item() for part in parts]
     assert found == [0, 0, 4096 * 8 * 32000 / 2]
+
+
+def test_ddp_has_buckets_where_nothing_is_sharded(
+    dense_model: ModelSpec, price: Price, workload: Work
+) -> None:
+    """Two bytes a parameter beside nanotron's fp32 gradients, with several replicas only."""
+    gradients = [
+        price(dense_model, Strategy(dp=dp, sharding=sharding, dp_shard=shard), job)
+        .memory.terms["gradients"]
+        .item()
+        for job in [workload(framework="nanotron")]
+        for dp, sharding, shard in (
+            (1, Sharding.NONE, 1),
+            (2, Sharding.NONE, 1),
+            (2, Sharding.ZERO1, 2),
+        )
+    ]
+    assert gradients[1] == pytest.approx(gradients[0] * 6 / 4, rel=1e-9)
+    assert gradients[2] == gradients[0]
+
+
+@pytest.mark.parametrize("shards", [2, 8])
+def test_a_sharded_update_gathers_through_copies(
+    dense_model: ModelSpec, workload: Work, shards: int
+) -> None:
+    """Of all weights in nanotron; of a bucket and of the shard's gradients in DeepSpeed."""
+    zero = Strategies.of(Strategy(dp=shards, sharding=Sharding.ZERO1, dp_shard=shards))
+    alone = Strategies.of(Strategy(dp=shards))
+    n = memory_parts(dense_model, workload(framework="nanotron"), zero)[0].weights.item() / 2
+
+    def update(framework: str, layout: Strategies) -> float:
+        return memory_parts(dense_model, workload(framework=framework), layout)[0].update.item()
+
+    assert update("nanotron", zero) == pytest.approx(4 * n, rel=1e-6)
+    bucket = min(n, 5e8)
+    assert update("deepspeed", zero) == pytest.approx(4 * bucket + 4 * n / shards, rel=1e-6)
+    assert update("nanotron", alone) == update("deepspeed", alone) == 0
+
+
+@pytest.mark.parametrize(
+    ("pp", "tp", "ahead"), [(1, 1, 0), (1, 4, 1), (2, 4, 0), (4, 4, 2), (8, 4, 6), (4, 16, 0)]
+)
+def test_buffers_are_held_while_the_host_runs_ahead(
+    dense_model: ModelSpec, workload: Work, pp: int, tp: int, ahead: int
+) -> None:
+    """Two whole hidden states a layer, for the warm-up of a pipeline but its last two."""
+    job = workload(framework="nanotron")
+    layers = ahead * even_stage_layers(dense_model, job.framework, pp, 1)[0]
+    layout = Strategies.of(Strategy(pp=pp, tp=tp, sequence_parallel=tp > 1))
+    buffers = 2 * 2 * 4096 * dense_model.hidden_size
+    assert memory_parts(dense_model, job, layout)[0].held.item() == layers * buffers
+    deep = replace(dense_model, n_layers=400)
+    assert memory_parts(deep, job, layout)[0].held.item() == min(ahead, 1) * 28 * buffers
+
+
+def test_working_gradients_take_the_room_of_activations(
+    dense_model: ModelSpec, workload: Work
+) -> None:
+    """Only what a backward pass leaves beyond what it frees comes on top."""
+    layout = Strategies.of(Strategy())
+    job = workload(sequence_length=65536, framework="nanotron")
+    short = workload(sequence_length=16, framework="nanotron")
+    n = dense_model.n_parameters
+    assert memory_parts(dense_model, job, layout)[0].overgrown.item() == 0
+    assert 1.5 * n < memory_parts(dense_model, short, layout)[0].overgrown.item() < 2 * n

@@ -99,6 +99,22 @@ def test_known_partitions(name: str, rule: Partition, pp: int, expected: tuple[i
     assert layers == expected
 
 
+@pytest.mark.parametrize(("pp", "expected"), [(2, (10, 6)), (4, (5, 5, 5, 1))])
+def test_a_threshold_that_is_reached_ends_a_stage(pp: int, expected: tuple[int, ...]) -> None:
+    """Sixteen layers and a head as heavy as four of them divide into fives and tens."""
+    model = replace(
+        load_model("8b"),
+        n_layers=16,
+        hidden_size=2048,
+        n_heads=32,
+        n_kv_heads=32,
+        head_dim=64,
+        ffn_size=8192,
+        vocab_size=131072,
+    )
+    assert even_stage_layers(model, replace(MEGATRON, partition=RULES[2]), pp, 1) == expected
+
+
 @given(st.sampled_from(MODELS), st.sampled_from(CHUNKED), st.integers(2, 40), st.booleans())
 def test_priced_ranks_hold_as_much_as_any_other(
     name: str, chunked: tuple[Schedule, int], pp: int, virtual: bool

@@ -20,6 +20,8 @@ BARE = Constants(
     communicator_bytes=0.0,
     fragmentation=0.0,
     state_fragmentation=0.0,
+    pool_bytes=0.0,
+    update_fraction=0.0,
     transient_fraction=0.0,
     activation_factor=1.0,
 )
