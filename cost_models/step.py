@@ -196,7 +196,7 @@ def rank_times(
         _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight + accumulated
     )
 
-    # equation (6)
+    # the longer of the two, by equation (6)
     layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
     floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0)

@@ -89,7 +89,9 @@ class Question:
         state = replace(
             work.state, grad_reduce_bytes=zero, param_gather_bytes=zero, offloaded_bytes=zero
         )
-        time = price(replace(work, state=state), s, self.constants, breakdown=False, bound=True)
+        # where the host is waited for, what an overlap hides is not saved, but its price is paid
+        free = replace(self.constants, overlap_price=0.0)
+        time = price(replace(work, state=state), s, free, breakdown=False, bound=True)
         return np.broadcast_to(time.total_s, strategies.shape)
 
     def bytes(self, strategies: Strategies) -> Floats:
