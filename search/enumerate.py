@@ -19,9 +19,9 @@ from cost_models.strategy import Recompute, Strategies
 from cost_models.units import Ints
 from search.census import Census, take_census
 from search.knob_axes import LAYOUT, KnobAxis, grid
-from search.legality import LegalGrid
+from search.legality import LegalGrid, alike
 from search.levels import CELLS, FLOOR, Found, Question, Tally, sweep_block
-from search.memory_sides import MEMORY
+from search.memory_sides import MEMORY, SAME_ACTIVATIONS
 from search.pareto import Staircase, near_pareto
 from search.result import Certificate, Counts
 from search.rules import Mask, Problem, rules_for
@@ -87,8 +87,9 @@ def sweep(
 def _blocks(grids: Sequence[LegalGrid]) -> list[tuple[LegalGrid, Ints]]:
     """Every grid with some of its rows, about :data:`CELLS` entries of its largest array.
 
-    A block takes every so manieth layout, so that it is like the whole; the first one of
-    every grid comes before all others and is small, for what it finds cuts in the rest.
+    A block takes every so manieth layout, so that it is like the whole, with those that keep
+    the same activations; the first one of every grid comes before all others and is small,
+    for what it finds cuts in the rest.
     """
     placed: list[tuple[float, LegalGrid, Ints]] = []
     for g in grids:
@@ -96,11 +97,12 @@ def _blocks(grids: Sequence[LegalGrid]) -> list[tuple[LegalGrid, Ints]]:
         halves = (("sequence_parallel", "precision", "kept"), MEMORY[:3] + MEMORY[4:])
         largest = max(prod(a.size for a in g.axes if a.name in half) for half in halves)
         most = max(1, CELLS // max(floors, largest))
-        first = np.arange(len(g.layouts)) % FIRST == 0
-        rest = np.flatnonzero(~first)
-        count = -(-len(rest) // most)
-        parts = [np.flatnonzero(first), *(rest[k::count] for k in range(count))]
-        placed += [(k / (count + 1), g, part) for k, part in enumerate(parts)]
+        _, group = alike(g.layouts, SAME_ACTIVATIONS)
+        rest = group % FIRST > 0
+        count = -(-int(np.count_nonzero(rest)) // most)
+        mine = np.where(rest, group // FIRST % max(count, 1) + 1, 0)
+        parts = [np.flatnonzero(mine == k) for k in range(count + 1)]
+        placed += [(k / (count + 1), g, part) for k, part in enumerate(parts) if len(part)]
     return [(g, part) for _, g, part in sorted(placed, key=lambda one: one[0])]
 
 

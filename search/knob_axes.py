@@ -69,6 +69,16 @@ class KnobAxis:
         labels = tuple(self.labels[i] for i in kept) if self.labels else ()
         return KnobAxis(self.name, columns, valid, self.offered, labels)
 
+    def of_layouts(self, layouts: Ints) -> "KnobAxis":
+        """The axis for some of its layouts, any of them more than once."""
+
+        def cut(column: NDArray[Any]) -> NDArray[Any]:
+            return column[:, layouts] if column.ndim > 1 and column.shape[1] > 1 else column
+
+        columns = {name: cut(column) for name, column in self.columns.items()}
+        valid = None if self.valid is None else cut(self.valid)
+        return KnobAxis(self.name, columns, valid, self.offered, self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

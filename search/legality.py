@@ -7,7 +7,7 @@ strategies are counted from some thousand numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from sys import maxsize
 from typing import Any
@@ -151,7 +151,8 @@ def legal_grid(
     factors = [
         _factor(SPELLED_ONCE, dims, _valid(axis, axes)) for axis in axes if axis.valid is not None
     ]
-    strategies = grid(layouts.take(np.zeros(1, dtype=np.int64)), [_first(axis) for axis in axes])
+    one = np.zeros(1, dtype=np.int64)
+    strategies = grid(layouts.take(one), [axis.of_layouts(one) for axis in axes])
     factors.append(_factor(SPELLED_ONCE, dims, _gathers(strategies, axes)))
     known: dict[tuple[str, ...], tuple[Strategies, Ints]] = {}
     factors += [
@@ -177,35 +178,29 @@ def _rule_mask(
     more = [name for knob in rule.knobs for name in _READ_WITH.get(knob, ())]
     read = tuple(name for name in LAYOUT_AXES if name in (*rule.reads, *more))
     if read not in known:
-        known[read] = _alike(layouts, axes, read)
+        known[read] = _grid_of_alike(layouts, axes, read)
     strategies, which = known[read]
     mask = rule.mask(problem, strategies)
     return mask if mask.ndim == 0 or mask.shape[-1] == 1 else mask[..., which]
 
 
-def _alike(
+def _grid_of_alike(
     layouts: Strategies, axes: Sequence[KnobAxis], read: tuple[str, ...]
 ) -> tuple[Strategies, Ints]:
     """The grid of one layout for each setting of the columns ``read``; whose it is of each."""
+    first, which = alike(layouts, read)
+    return grid(layouts.take(first), [axis.of_layouts(first) for axis in axes]), which
+
+
+def alike(layouts: Strategies, read: Sequence[str]) -> tuple[Ints, Ints]:
+    """One layout for each setting of the columns ``read``, and whose it is of each layout."""
     columns = [np.broadcast_to(layouts.columns[name], layouts.shape) for name in read]
     if not columns:
         columns = [np.zeros(len(layouts), dtype=np.int64)]
     _, first, which = np.unique(
         np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
     )
-    some = [replace(axis, columns=_columns_of(axis, first)) for axis in axes]
-    return grid(layouts.take(first), some), which.reshape(-1)
-
-
-def _columns_of(axis: KnobAxis, layouts: Ints) -> dict[str, NDArray[Any]]:
-    return {
-        name: column[:, layouts] if column.ndim > 1 and column.shape[1] > 1 else column
-        for name, column in axis.columns.items()
-    }
-
-
-def _first(axis: KnobAxis) -> KnobAxis:
-    return replace(axis, columns=_columns_of(axis, np.zeros(1, dtype=np.int64)))
+    return first, which.reshape(-1)
 
 
 def _valid(axis: KnobAxis, axes: Sequence[KnobAxis]) -> Mask:

@@ -25,15 +25,17 @@ from numpy.typing import NDArray
 from cost_models.constants import Constants
 from cost_models.memory import memory_parts, moving_bytes, state_bytes
 from cost_models.units import Floats, Ints
-from search.knob_axes import LAYOUT, grid
-from search.legality import Factor, LegalGrid, contract, count_true
+from search.knob_axes import LAYOUT, KnobAxis, grid
+from search.legality import Factor, LegalGrid, alike, contract, count_true
 from search.rows import Rows, axes_called, dims_called, gather
 from search.rules import Problem
-from search.rules.rule import Mask
+from search.rules.rule import LAYOUT_AXES, Mask
 
 MEMORY = ("sharding", "sequence_parallel", "precision", "kept", "optimizer_offload")
 """Axes that memory depends on."""
-TILE = 256
+SAME_ACTIVATIONS = tuple(name for name in LAYOUT_AXES if name != "ep")
+"""Layouts alike in these keep the same activations: ranks get as many tokens under any ep."""
+TILE = 128
 """Layouts whose strategies are compared at a time."""
 
 KEPT = "kept"
@@ -91,11 +93,7 @@ class Sides:
 def memory_sides(problem: Problem, constants: Constants, g: LegalGrid) -> Sides:
     """The halves of a grid's memory, with the rules that read one half folded in."""
     dims = dims_called(g, MEMORY)
-    parts = memory_parts(problem.model, problem.workload, grid(g.layouts, axes_called(g, MEMORY)))
-    ranks = [
-        (_over(dims, state_bytes(part, constants)), _over(dims, moving_bytes(part, constants)))
-        for part in parts
-    ]
+    ranks = list(zip(_states(problem, constants, g), _movings(problem, constants, g), strict=True))
     across = []
     for factor in g.within(dims):
         halves = [_depends(dims, [rank[half] for rank in ranks]) for half in (0, 1)]
@@ -106,6 +104,33 @@ def memory_sides(problem: Problem, constants: Constants, g: LegalGrid) -> Sides:
         else:
             across.append(factor)
     return Sides(dims, ranks, across)
+
+
+def _states(problem: Problem, constants: Constants, g: LegalGrid) -> list[Floats]:
+    """State of every rank; what is kept is 1 long, whatever it is."""
+    dims = dims_called(g, MEMORY)
+    names = tuple(name for name in MEMORY if name != KEPT)
+    kept = {name: column[:1, :1] for name, column in _two_d(g.axis(KEPT)).items()}
+    strategies = grid(g.layouts, axes_called(g, names), kept)
+    parts = memory_parts(problem.model, problem.workload, strategies)
+    own = dims_called(g, names)
+    states = [_over(own, state_bytes(part, constants)) for part in parts]
+    place = dims.index(KEPT) if KEPT in dims else None
+    return states if place is None else [np.expand_dims(state, place) for state in states]
+
+
+def _two_d(axis: KnobAxis) -> dict[str, NDArray[Any]]:
+    return {name: column.reshape(len(column), -1) for name, column in axis.columns.items()}
+
+
+def _movings(problem: Problem, constants: Constants, g: LegalGrid) -> list[Floats]:
+    """Activations of every rank, computed once for layouts that hold the same."""
+    dims = dims_called(g, MEMORY)
+    first, which = alike(g.layouts, SAME_ACTIVATIONS)
+    axes = [axis.of_layouts(first) for axis in axes_called(g, MEMORY)]
+    parts = memory_parts(problem.model, problem.workload, grid(g.layouts.take(first), axes))
+    movings = (_over(dims, moving_bytes(part, constants)) for part in parts)
+    return [moving if moving.shape[-1] == 1 else moving[..., which] for moving in movings]
 
 
 def _over(dims: tuple[str, ...], values: Floats) -> Floats:
@@ -182,8 +207,8 @@ def fitting(g: LegalGrid, sides: Sides, capacity_bytes: float) -> Fitting:
     for start in range(0, shape[-1], TILE):
         tile = slice(start, start + TILE)
         _count_tile(
-            [(s[..., tile], m[..., tile]) for s, m in ranks],
-            [mask[..., tile] if mask.shape[-1] > 1 else mask for mask in across],
+            [(_of(s, tile), _of(m, tile)) for s, m in ranks],
+            [_of(mask, tile) for mask in across],
             capacity_bytes,
             groups,
             n_outer,
@@ -191,6 +216,10 @@ def fitting(g: LegalGrid, sides: Sides, capacity_bytes: float) -> Fitting:
         )
     places = [[*order, LAYOUT].index(name) + 1 for name in dims]
     return Fitting(dims, counts.transpose([0, *places]), tuple(int(group[0]) for group in groups))
+
+
+def _of(values: NDArray[Any], layouts: slice) -> NDArray[Any]:
+    return values[..., layouts] if values.shape[-1] > 1 else values
 
 
 def _count_tile(
@@ -211,16 +240,24 @@ def _count_tile(
     states = [state for state, _ in some]
     within = tuple(range(n_outer, n_outer + len(inner) + 1))
     room = np.broadcast_to(_all_below(states, most).any(axis=within), outer)
-    roomy = np.broadcast_to(_all_below(states, least).all(axis=within), outer)
+    # a rank on which all of them fit need not be looked at again
+    roomy = [
+        np.broadcast_to((state <= limit).all(axis=within), outer)
+        for state, limit in zip(states, least, strict=True)
+    ]
     shape = (*inner[:-1], allowed.shape[-2], inner[-1])
-    limits = [limit[(0,) * n_outer] for _, limit in some]
-    if not across:
-        every = _sums(np.broadcast_to(allowed[(0,) * n_outer], shape), groups)
-        for places in _where(roomy):
-            counts[:, *places] = every
-        room = room & ~roomy
+    at_start = (0,) * n_outer
+    every = np.broadcast_to(allowed[at_start], shape)
+    every_sums = _sums(every, groups)
     for places in _where(room):
-        fits = _all_below([_at(state, places) for state in states], limits)
+        tight = [k for k in range(len(some)) if not roomy[k][places]]
+        if not tight and not across:
+            counts[:, *places] = every_sums
+            continue
+        fits = every
+        for k in tight:
+            below = _at(states[k], places) <= some[k][1][at_start]
+            fits = below if fits is every else np.logical_and(fits, below, out=below)
         for mask in across:
             fits = fits & _at(mask, places)
         counts[:, *places] = _sums(np.broadcast_to(fits, shape), groups)

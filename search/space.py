@@ -129,6 +129,11 @@ def _up_to(values: list[int], limit: int) -> tuple[int, ...]:
     return tuple(value for value in values if value <= max(limit, 1))
 
 
+def _micro_batches(batch: int) -> tuple[int, ...]:
+    """Divisors of the batch up to 16, and 32: large ones are for short parts of a sequence."""
+    return tuple(size for size in divisors(batch) if size <= 16 or size == 32)
+
+
 def _chunk_counts(
     problem: Problem, stages: tuple[int, ...], limit: int, short: int
 ) -> tuple[int, ...]:
@@ -279,7 +284,7 @@ def _full_axes(problem: Problem) -> dict[str, tuple[Any, ...]]:
         "etp": cut if _experts_cut(problem) or (experts and launcher.expert_tensor) else (1,),
         "vpp": _chunk_counts(problem, stages, model.n_layers, max(NEARLY, model.n_layers // 8)),
         "schedule": _schedules(launcher, every=True),
-        "micro_batch_size": _up_to(divisors(problem.workload.global_batch_size), 32),
+        "micro_batch_size": _micro_batches(problem.workload.global_batch_size),
         "sequence_parallel": either if launcher.sequence_parallel else (False,),
         "sharding": launcher.shardings,
         "dp_shard": groups if groups and Sharding.HSDP in launcher.shardings else (0,),
