@@ -265,16 +265,15 @@ class Kernels:
         return forward + unfused, backward + 2.0 * unfused
 
 
-def _block_collective(work: Work, wires: Links) -> Floats:
-    """Equations (1) and (2), one way."""
+def _block_collective(work: Work, wires: Links) -> tuple[Floats, Floats]:
+    """Equations (1) and (2): one way, and the all-gather that the backward pass may add."""
     t, group = work.traffic, work.traffic.tp
     reduce = all_reduce_s(
         t.tp_bytes, group.inside, group.outside, intra=wires.intra, inter=wires.inter
     )
-    gather = all_gather_s(
-        t.tp_bytes, group.inside, group.outside, intra=wires.intra, inter=wires.inter
-    )
-    return np.where(t.sequence_parallel > 0, 2.0 * gather, reduce)
+    gather = group_gather_s(t.tp_bytes, group, wires)
+    one_way = np.where(t.sequence_parallel > 0, 2.0 * gather, reduce)
+    return one_way, np.where(t.gathers_again > 0, gather, 0.0)
 
 
 def _ring_waits(work: Work, c: Constants) -> Floats:
@@ -286,13 +285,6 @@ def _ring_waits(work: Work, c: Constants) -> Floats:
 
 COLUMN_SHARE = 0.5
 """Of a block's input gradients, what its column-parallel GEMM makes: at least half."""
-
-
-def _gathered_again(work: Work, wires: Links) -> Floats:
-    """The all-gather that the backward pass of equation (2) adds."""
-    t, group = work.traffic, work.traffic.tp
-    gather = group_gather_s(t.tp_bytes, group, wires)
-    return np.where(t.gathers_again > 0, gather, 0.0)
 
 
 def _context_parallel(
@@ -335,24 +327,22 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     passes, ratio = c.memory_passes, c.backward_memory_ratio
     norm = kernels.moved(passes * layer.norm_bytes / 2.0)
 
-    collective, waits = _block_collective(work, wires), _ring_waits(work, c)
+    (collective, again_s), waits = _block_collective(work, wires), _ring_waits(work, c)
     hideable = np.where(s.overlap_tp, c.tp_hidden, 0.0) * collective
 
-    def tensor_parallel(cover: Floats) -> tuple[Floats, Floats]:
-        """Exposed and hidden seconds: no more runs under the GEMMs than they take."""
-        under = np.minimum(hideable, cover)
-        return collective - under + waits, under
-
-    again_s = _gathered_again(work, wires)
+    def tensor_parallel(gemm_f: Floats, gemm_b: Floats) -> tuple[Floats, Floats, Floats]:
+        """Exposed seconds of both passes, and hidden ones: no more than the GEMMs take."""
+        under_f, under_b = np.minimum(hideable, gemm_f), np.minimum(hideable, gemm_b)
+        late = np.maximum(again_s - COLUMN_SHARE * gemm_b, 0.0)
+        exposed_f, exposed_b = collective - under_f + waits, collective - under_b + waits
+        return exposed_f, exposed_b + late, under_f + under_b + again_s - late
 
     score_f, score_b = kernels.attention(work, layer.attention.kept)
     window_f, window_b = kernels.attention(work, layer.attention.kept_windowed)
     cp_f, cp_b, cp_hidden = _context_parallel(work, c, wires, score_f, score_b)
     gemm_f, gemm_b, gemm_w = kernels.three(layer.attention_gemms)
     moved = norm + kernels.moved(passes * layer.attention_bytes)
-    tp_f, under_f = tensor_parallel(gemm_f)
-    tp_b, under_b = tensor_parallel(gemm_b)
-    late = np.maximum(again_s - COLUMN_SHARE * gemm_b, 0.0)
+    tp_f, tp_b, tp_hidden = tensor_parallel(gemm_f, gemm_b)
     attention = BlockTime(
         gemm_forward=gemm_f,
         gemm_input=gemm_b,
@@ -362,19 +352,17 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         memory_forward=moved,
         memory_backward=ratio * moved,
         tp_forward=tp_f,
-        tp_backward=tp_b + late,
+        tp_backward=tp_b,
         cp_forward=cp_f,
         cp_backward=cp_b,
         ep_forward=zero,
         ep_backward=zero,
-        hidden=under_f + under_b + again_s - late + cp_hidden,
+        hidden=tp_hidden + cp_hidden,
     )
 
     dense_f, dense_b, dense_w = kernels.three(layer.dense_gemms)
     dense_act = kernels.moved(passes * layer.dense_bytes)
-    tp_f, under_f = tensor_parallel(dense_f)
-    tp_b, under_b = tensor_parallel(dense_b)
-    late = np.maximum(again_s - COLUMN_SHARE * dense_b, 0.0)
+    tp_f, tp_b, tp_hidden = tensor_parallel(dense_f, dense_b)
     dense = BlockTime(
         gemm_forward=dense_f,
         gemm_input=dense_b,
@@ -384,16 +372,16 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
         memory_forward=norm + dense_act,
         memory_backward=ratio * (norm + dense_act),
         tp_forward=tp_f,
-        tp_backward=tp_b + late,
+        tp_backward=tp_b,
         cp_forward=zero,
         cp_backward=zero,
         ep_forward=zero,
         ep_backward=zero,
-        hidden=under_f + under_b + again_s - late,
+        hidden=tp_hidden,
     )
     # a shared expert's collectives run under GEMMs of about the attention block's size
-    shared_tp = tensor_parallel(gemm_f)
-    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, *shared_tp, attention)
+    shared_hidden = np.minimum(hideable, gemm_f)
+    moe, moe_act = _moe_block(work, s, c, kernels, wires, norm, shared_hidden, attention)
 
     head = work.head
     head_f = kernels.sixteen_bit(head.m, head.n, head.k)
@@ -463,7 +451,6 @@ def _moe_block(
     kernels: Kernels,
     wires: Links,
     norm: Floats,
-    tp: Floats,
     tp_hidden: Floats,
     attention: BlockTime,
 ) -> tuple[BlockTime, Floats]:
@@ -480,7 +467,9 @@ def _moe_block(
     exchange = (1.0 + work.dispatch_share) * fullest * swap
     gathered = 2.0 * group_gather_s(t.etp_bytes, t.etp, wires)
     shared = layer.shared_gemms[0]
-    tp, tp_hidden = (np.where(shared.n > 0, seconds, 0.0) for seconds in (tp, tp_hidden))
+    tp, tp_hidden = (
+        np.where(shared.n > 0, seconds, 0.0) for seconds in (attention.tp_forward, tp_hidden)
+    )
     hideable = np.where(s.overlap_ep, c.ep_hidden, 0.0)
     # another micro-batch's whole layer runs meanwhile
     exposed = np.maximum(exchange - hideable * (forward + moved + attention.forward), 0.0)

@@ -191,10 +191,11 @@ def rank_times(
         + st.has_embedding * blocks.embedding
         + recompute
     )
-    accumulated = accumulate_s(work, c)
-    weight = work.trained * (
-        _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight + accumulated
+    gemm_weight = work.trained * (
+        _sum_blocks(work, blocks, "gemm_weight") + heads * blocks.head_weight
     )
+    accumulated = accumulate_s(work, c)
+    weight = gemm_weight + accumulated
 
     # the longer of the two, by equation (6)
     layers = np.maximum(st.n_layers + st.n_mtp, 1.0)
@@ -240,7 +241,7 @@ def rank_times(
         "launch": launch,
         "overlap_price": price,
     }
-    kernels = _kernel_terms(work, blocks, recompute, weight, accumulated) if breakdown else {}
+    kernels = _kernel_terms(work, blocks, recompute, gemm_weight, accumulated) if breakdown else {}
     return RankTime(
         forward=forward + stall * share,
         backward=backward + stall * (1.0 - share),
@@ -254,7 +255,9 @@ def rank_times(
 def accumulate_s(work: Work, c: Constants) -> Floats:
     """Adding a micro-batch's gradients to their buffer, where no GEMM does it on the way."""
     moved = work.state.accumulated_bytes * (work.state.dense + work.state.experts)
-    return np.asarray(moved / (work.machine.memory_bandwidth_Bps * c.memory_fraction))
+    return np.asarray(
+        work.trained * moved / (work.machine.memory_bandwidth_Bps * c.memory_fraction)
+    )
 
 
 def _longer(gpu: Floats, host: Floats) -> Floats:
@@ -265,18 +268,16 @@ def _longer(gpu: Floats, host: Floats) -> Floats:
 
 
 def _kernel_terms(
-    work: Work, blocks: LayerTime, recompute: Floats, weight: Floats, accumulated: Floats
+    work: Work, blocks: LayerTime, recompute: Floats, gemm_weight: Floats, accumulated: Floats
 ) -> dict[str, Floats]:
     """Where each rank's compute and exposed layer collectives go, per micro-batch."""
     st = work.stages
     heads = st.has_head + st.n_mtp
     windows = st.n_windowed * (blocks.window_saves_forward + blocks.window_saves_backward)
-    accumulated = work.trained * accumulated
     return {
         "gemm": _sum_blocks(work, blocks, "gemm_forward")
         + _sum_blocks(work, blocks, "gemm_input")
-        + weight
-        - accumulated
+        + gemm_weight
         + heads * (blocks.head_forward + blocks.head_input),
         "attention": _both_ways(work, blocks, "attention") - windows,
         "memory_bound": _both_ways(work, blocks, "memory")
