@@ -9,12 +9,11 @@ not been.  The study itself holds the question (:mod:`search.explore_record`), s
 others may work on it (:func:`work`).
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -28,7 +27,7 @@ from search.codec import Codec
 from search.enumerate import Progress, Swept, scout
 from search.explore_options import Explore, Interrupted
 from search.explore_record import Question as Asked
-from search.explore_record import Start, record_of
+from search.explore_record import Start, digest, record_of
 from search.explore_run import price, prices, run
 from search.explore_sampler import SAMPLERS, sampler_called
 from search.explore_storage import Store, open_store, storage_errors
@@ -51,6 +50,11 @@ from search.rules import Problem, rules_for
 from search.space import Space
 
 __all__ = ["SAMPLERS", "Worked", "asked_by", "explore", "fingerprint", "sampler_called", "work"]
+
+_FINGERPRINTED = (
+    *("model", "cluster", "workload", "launcher"),
+    *("axes", "constants", "sampler", "seed"),
+)
 
 
 def explore(
@@ -78,7 +82,7 @@ def explore(
         return _swept(census, Staircase(), 0)
     asked = Asked(problem, space, constants, options, seed)
     codec = Codec(census)
-    name = options.study or f"autopar-{fingerprint(problem, space, constants, options, seed)}"
+    name = options.study or f"autopar-{fingerprint(asked)}"
     with _quiet():
         sampler_called(options.sampler, seed)  # before anything is written
         with open_store(options.storage) as store, _blamed(store, name):
@@ -229,22 +233,10 @@ def _extremes(asked: Asked) -> list[Strategy]:
     return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
 
 
-def fingerprint(
-    problem: Problem, space: Space, constants: Constants, options: Explore, seed: int
-) -> str:
+def fingerprint(asked: Asked) -> str:
     """What makes two studies the same, as a short digest."""
-    parts = {
-        "model": asdict(problem.model),
-        "cluster": asdict(problem.cluster),
-        "workload": asdict(problem.workload),
-        "launcher": problem.launcher.name,
-        "axes": {name: list(values) for name, values in space.axes.items()},
-        "constants": asdict(constants),
-        "sampler": options.sampler,
-        "seed": seed,
-    }
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    record = record_of(asked)
+    return digest({part: record[part] for part in _FINGERPRINTED})
 
 
 @contextmanager

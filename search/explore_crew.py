@@ -18,7 +18,6 @@ from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from time import monotonic, sleep
-from types import TracebackType
 from typing import Any, Self
 
 from optuna import Study
@@ -58,12 +57,7 @@ class Crew:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop beating, and leave no trial behind that nobody works on."""
         _ALIVE.discard(self._number)
         self._over.set()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import sleep
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -46,12 +45,7 @@ class Store:
         """Itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close its connections."""
         if self.database is not None:
             self.database.remove_session()

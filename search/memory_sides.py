@@ -61,12 +61,7 @@ class Sides:
 
     def least(self) -> "Sides":
         """The halves with every choice of what is kept at its least: bound (2)."""
-        place = self.dims.index(KEPT) if KEPT in self.dims else None
-        if place is None:
-            return self
-        ranks = [(s.min(axis=place), m.min(axis=place)) for s, m in self.ranks]
-        dims = tuple(name for name in self.dims if name != KEPT)
-        return Sides(dims, ranks, [])
+        return self.without(KEPT)
 
     def without(self, name: str) -> "Sides":
         """The halves at the least over one more axis."""
