@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from autopar.report.files import write_text
 from benchmarks.accuracy_table import markdown, misses_of, readme_with
-from benchmarks.fit import write_atomically
 from benchmarks.judging import CALIBRATE_ON, SEEDS, Judgement, judge_all, predictions_of
 from benchmarks.leave_out import by_model, by_source
 from benchmarks.measured import (
@@ -288,11 +288,11 @@ def main() -> int:
             return 1
         return 1 if broken else 0
     if "--set-bounds" in sys.argv[1:]:
-        write_atomically(BOUNDS, bounds_of(figures))
+        write_text("accuracy", str(BOUNDS), bounds_of(figures))
     JSON.parent.mkdir(exist_ok=True)
-    write_atomically(JSON, json.dumps(figures, indent=1) + "\n")
-    write_atomically(MARKDOWN, table)
-    write_atomically(README, readme_with(README.read_text(encoding="utf-8"), table))
+    write_text("accuracy", str(JSON), json.dumps(figures, indent=1) + "\n")
+    write_text("accuracy", str(MARKDOWN), table)
+    write_text("accuracy", str(README), readme_with(README.read_text(encoding="utf-8"), table))
     print(table)
     return 0
 

@@ -8,12 +8,11 @@ import hashlib
 import json
 import math
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autopar.report.files import write_text
 from benchmarks.leave_out import by_source, left_out_predictions
 from benchmarks.measured import RUNS_CSV, Measured, Predicted, fit_all, load_measured, predict
 from cost_models.calibration import SHIPPED, Spread, to_json
@@ -87,15 +86,6 @@ def build() -> str:
     return json.dumps(to_json(calibration), indent=1) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace ``path`` at once: an interrupted run leaves the old file."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=".calibration", delete=False
-    ) as file:
-        file.write(text)
-    Path(file.name).replace(path)
-
-
 def check(shipped: str, rebuilt: str) -> int:
     """0 where the file rebuilds, bit for bit or, on another machine's arithmetic, nearly."""
     if shipped == rebuilt:
@@ -125,7 +115,7 @@ def main() -> int:
     text = build()
     if "--check" in sys.argv[1:]:
         return check(SHIPPED.read_text(encoding="utf-8") if SHIPPED.exists() else "{}", text)
-    write_atomically(SHIPPED, text)
+    write_text("calibration", str(SHIPPED), text)
     print(f"wrote {SHIPPED}")
     return 0
 

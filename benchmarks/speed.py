@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from autopar.inputs import as_cluster, as_model, as_precision, as_workload, constants_for
-from benchmarks.fit import write_atomically
+from autopar.report.files import write_text
 from cost_models.strategy import Strategies
 from search.census import take_census
 from search.knob_axes import grid
@@ -211,8 +211,8 @@ def main() -> None:
     table = markdown(figures)
     print(table, end="")
     if not once:
-        write_atomically(RESULTS / "speed.json", json.dumps(figures, indent=1) + "\n")
-        write_atomically(RESULTS / "speed.md", table)
+        write_text("results", str(RESULTS / "speed.json"), json.dumps(figures, indent=1) + "\n")
+        write_text("results", str(RESULTS / "speed.md"), table)
 
 
 if __name__ == "__main__":
