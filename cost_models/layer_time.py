@@ -276,7 +276,7 @@ def _block_collective(work: Work, wires: Links) -> tuple[Floats, Floats]:
     return one_way, np.where(t.gathers_again > 0, gather, 0.0)
 
 
-def _ring_waits(work: Work, c: Constants) -> Floats:
+def ring_waits(work: Work, c: Constants) -> Floats:
     """What a block's collectives wait, one way: between nodes every step of a ring does."""
     group = work.traffic.tp
     ranks = group.inside * group.outside
@@ -327,7 +327,7 @@ def layer_time(work: Work, s: Strategies, c: Constants) -> LayerTime:
     passes, ratio = c.memory_passes, c.backward_memory_ratio
     norm = kernels.moved(passes * layer.norm_bytes / 2.0)
 
-    (collective, again_s), waits = _block_collective(work, wires), _ring_waits(work, c)
+    (collective, again_s), waits = _block_collective(work, wires), ring_waits(work, c)
     hideable = np.where(s.overlap_tp, c.tp_hidden, 0.0) * collective
 
     def tensor_parallel(gemm_f: Floats, gemm_b: Floats) -> tuple[Floats, Floats, Floats]:
@@ -475,7 +475,8 @@ def _moe_block(
     exposed = np.maximum(exchange - hideable * (forward + moved + attention.forward), 0.0)
     behind = backward + weight + c.backward_memory_ratio * moved + attention.backward
     exposed_b = np.maximum(exchange - hideable * (behind + attention.gemm_weight), 0.0)
-    host = c.moe_layer_s * np.asarray(t.is_moe) * (1.0 - work.fused_experts) / 2.0
+    # whoever knows the experts' sizes beforehand never waits for the router
+    host = c.moe_layer_s * np.where(work.host_experts > 0, 1.0, 0.0) / 2.0
     block = BlockTime(
         gemm_forward=np.asarray(forward),
         gemm_input=np.asarray(backward),

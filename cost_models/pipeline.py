@@ -24,9 +24,11 @@ micro-batches leave open.  In (4) to (6) the optimizer does not synchronize the 
 the papers: the step is the longest span of one rank.
 
 Hops of c each come on top, on the way in and out, and in the steady state wherever a
-schedule leaves no slack to hide them:
+schedule leaves no slack to hide them: the slowest of unequal ranks waits for the others'
+round trip only where that, hops included, is longer than its own work.
 
-    1F1B         2 * (p - 1) + 2 * h,  h = m - 1 - ceil((m - 1) / p)           (8)
+    1F1B         2 * (p - 1) + h * max(2 - slack / c, 0)                       (8)
+                 h = m - 1 - ceil((m - 1) / p),  slack = t - (sum(t) - t) / (p - 1)
     GPipe        2 * (p - 1)                                                   (9)
     interleaved  2 * (p * v - 1)                                              (10)
     ZB-1p        2 * (p - 1) + 2 * min(h, p - 1)                              (11)
@@ -103,6 +105,11 @@ class _Step:
     def h(self) -> Floats:
         return np.asarray(self.m - 1 - np.ceil((self.m - 1) / self.p))
 
+    def alternating_s(self, hop_s: Floats) -> Floats:
+        """Steady hops of (8), where forward and backward passes alternate."""
+        slack = self.t - self.others / np.maximum(self.p - 1, 1)
+        return np.asarray(self.h * np.maximum(2 * hop_s - slack, 0.0))
+
 
 def pipeline_s(
     schedule: ArrayLike,
@@ -150,7 +157,7 @@ def pipeline_s(
 def _bubble_s(schedule: Schedule, s: _Step, hop_s: Floats, overlap_p2p: ArrayLike) -> Floats:
     """(1) to (7) with the hops, (8) to (15); nothing where there is one rank."""
     work, hops, blocked = _LAWS[schedule]
-    hidden = work(s) + hops(s) * hop_s
+    hidden = work(s) + hops(s, hop_s)
     if np.all(overlap_p2p):
         return np.where(s.p > 1, hidden, 0.0)
     chunks = {Schedule.INTERLEAVED: s.v, Schedule.ZB_V: np.asarray(2.0)}.get(schedule, 1.0)
@@ -175,45 +182,48 @@ def _blocked_1f1b(s: _Step) -> Floats:
 
 
 _Law = Callable[[_Step], Floats]
+_Hops = Callable[[_Step, Floats], Floats]
 
-_LAWS: dict[Schedule, tuple[_Law, _Law, _Law]] = {
+_LAWS: dict[Schedule, tuple[_Law, _Hops, _Law]] = {
     Schedule._1F1B: (
         lambda s: s.others,
-        lambda s: 2 * (s.p - 1) + 2 * s.h,
+        lambda s, c: 2 * (s.p - 1) * c + s.alternating_s(c),
         _blocked_1f1b,
     ),
     Schedule.GPIPE: (
         lambda s: s.others,
-        lambda s: 2 * (s.p - 1),
+        lambda s, c: 2 * (s.p - 1) * c,
         lambda s: 2 * s.m + 2 * s.p - 4,
     ),
     Schedule.INTERLEAVED: (
         lambda s: s.others * s.share,
-        lambda s: np.where(s.v > 1, 2 * (s.p * s.v - 1), 2 * (s.p - 1) + 2 * s.h),
+        lambda s, c: np.where(
+            s.v > 1, 2 * (s.p * s.v - 1) * c, 2 * (s.p - 1) * c + s.alternating_s(c)
+        ),
         lambda s: np.where(s.v > 1, (2 * s.v - 1) * s.m + 2 * s.p - 3, _blocked_1f1b(s)),
     ),
     Schedule.ZB_1P: (
         lambda s: np.maximum(s.d * (s.F + s.B) - np.minimum(s.m - 1, s.d) * s.w, 0),
-        lambda s: 2 * (s.p - 1) + 2 * np.minimum(s.h, s.p - 1),
+        lambda s, c: (2 * (s.p - 1) + 2 * np.minimum(s.h, s.p - 1)) * c,
         _blocked_1f1b,
     ),
     Schedule.ZB_2P: (
         lambda s: np.maximum(s.d * (s.F + s.B) - np.minimum(s.m - 1, 2 * s.d) * s.w, 0),
-        lambda s: 2 * (s.p - 1),
+        lambda s, c: 2 * (s.p - 1) * c,
         _blocked_1f1b,
     ),
     Schedule.ZB_V: (
         _zb_v_s,
-        lambda s: 6 * (s.p - 1),
+        lambda s, c: 6 * (s.p - 1) * c,
         lambda s: 4 * s.m + 2 * s.p,
     ),
     Schedule.DUALPIPE: (
         lambda s: np.maximum(s.d - 1, 0) / 2 * (s.F + s.B + np.maximum(s.F, s.B) - s.w),
-        lambda s: s.m * (s.p - 1) / s.p + np.maximum(2 * s.p - 4, 1),
+        lambda s, c: (s.m * (s.p - 1) / s.p + np.maximum(2 * s.p - 4, 1)) * c,
         lambda s: 2 * s.m + 2 * s.p - 4,
     ),
 }
-"""Bubble without hops [s]; hops that no work hides; the same where the sender waits."""
+"""Bubble without hops [s]; hops that no work hides [s]; their number where the sender waits."""
 
 
 def first_in_flight(n_micro_batches: ArrayLike, pp: ArrayLike, stage: ArrayLike) -> Floats:

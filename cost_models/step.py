@@ -32,7 +32,7 @@ from cost_models.activations import layer_activations
 from cost_models.cluster import Cluster
 from cost_models.collectives import all_reduce_s, send_s
 from cost_models.constants import Constants
-from cost_models.layer_time import LayerTime, Links, group_gather_s, layer_time, links
+from cost_models.layer_time import LayerTime, Links, group_gather_s, layer_time, links, ring_waits
 from cost_models.memory import MemoryCost, memory_cost
 from cost_models.model import ModelSpec
 from cost_models.pipeline import pipeline_s
@@ -202,7 +202,8 @@ def rank_times(
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
     floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0)
     floor = floor + c.expert_host_s * work.host_experts * st.n_moe / layers
-    steady = c.layer_floor_pipeline_s * (s.tp - 1.0) * crossing
+    waits = 4.0 * ring_waits(work, c)  # two blocks, both ways
+    steady = (c.layer_floor_pipeline_s * s.tp + waits) * crossing
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     # a graph of the whole step leaves nothing to issue
     again = layers * again * (1.0 - work.fused_experts)

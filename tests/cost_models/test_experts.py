@@ -60,6 +60,9 @@ def test_the_host_waits_with_each_expert_only_where_sizes_are_unknown(workload: 
     assert waited == pytest.approx(micro_batches * model.n_layers * 16 * 1e-2, rel=0.2)
     dropping = workload(framework=BEFORE, drops_tokens=True)
     assert seconds(model, dropping, c=slow) == seconds(model, dropping, c=quick)
+    routed = Constants(expert_host_s=0.0, moe_layer_s=1e-2)
+    assert seconds(model, job, c=routed) > seconds(model, job, c=quick)
+    assert seconds(model, dropping, c=routed) == seconds(model, dropping, c=quick)
 
 
 def test_balanced_experts_wait_for_no_fuller_one(workload: Job) -> None:

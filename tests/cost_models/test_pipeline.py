@@ -216,6 +216,37 @@ def test_unequal_ranks_are_bounded(stages: list[float], m: int) -> None:
     assert law - lacking - 1e-9 <= found <= law + 1e-9
 
 
+@given(st.integers(2, 6), st.integers(0, 5), st.integers(6, 40), st.integers(1, 8))
+def test_a_slower_rank_hides_the_steady_hops(pp: int, place: int, m: int, tenths: int) -> None:
+    """One rank twice as slow as the others waits for hops only while the pipeline fills."""
+    whole = np.ones(pp)
+    whole[place % pp] = 2.0
+    hop_s = tenths / 20
+    third = whole / 3
+    pipeline = Pipeline.of_stages(
+        Schedule._1F1B,
+        m,
+        pp,
+        forward_s=third,
+        backward_input_s=third,
+        backward_weight_s=third,
+        p2p_s=hop_s,
+    )
+    found = simulate(pipeline).pipeline_s
+    law, _ = pipeline_s(
+        Schedule._1F1B,
+        m,
+        pp,
+        1,
+        forward_s=2.0 / 3,
+        backward_s=2.0 / 3,
+        weight_s=2.0 / 3,
+        all_stages_s=whole.sum(),
+        p2p_s=hop_s,
+    )
+    assert law - (pp - 1) - 1e-9 <= found <= law + 1e-9
+
+
 @given(
     st.sampled_from(list(Schedule)),
     st.integers(1, 5),

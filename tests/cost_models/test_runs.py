@@ -160,15 +160,36 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "nowhere.csv")
 
 
+SWEEP = {"source": "ultrascale-playbook"}
+
+
 def test_only_the_known_sweep_has_a_slow_regime() -> None:
-    """A run that takes twice as long as its sibling is slow there, and nowhere else."""
-    fast, slow = (
-        {"source": "ultrascale-playbook", "step_time_s": time, "row_id": time}
-        for time in ("10", "60")
-    )
-    runs = [run_of(**fast), run_of(**slow)]
-    assert slow_regime(runs) == [False, True]
-    assert slow_regime([run_of(step_time_s="10"), run_of(step_time_s="60")]) == [False, False]
+    """Over 0.25 s a micro-batch beyond the host's 11.4 ms a layer is slow there, and nowhere else.
+
+    Nine rounds of twelve layers: 1.2 s at the host's pace, 2.25 s more at the border.
+    """
+    times = ("1.2", "3.4", "3.6", "10")
+    assert slow_regime([run_of(**SWEEP, step_time_s=t) for t in times]) == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not any(slow_regime([run_of(step_time_s=time) for time in times]))
+
+
+def test_a_slow_run_is_known_without_siblings_and_a_busy_one_is_not_slow() -> None:
+    """Where all runs of a layout are slow, none passes for healthy; large layers take long."""
+    assert slow_regime([run_of(**SWEEP, step_time_s="10")]) == [True]
+    wide = {"hidden": "16384", "n_heads": "128"}
+    assert slow_regime([run_of(**SWEEP, **wide, step_time_s="10")]) == [False]
+
+
+def test_without_a_pipeline_siblings_decide() -> None:
+    """Twice the time of its sibling and 0.4 s a micro-batch more."""
+    flat = {"dp": "8", "pp": "1", "schedule": ""} | SWEEP
+    runs = [run_of(**flat, step_time_s=time) for time in ("4", "9", "12")]
+    assert slow_regime(runs) == [False, False, True]
 
 
 EXPERTS = DENSE | {
