@@ -78,7 +78,7 @@ def build() -> str:
         "runs_used_for_memory": int(np.sum(np.isfinite(measured.memory_bytes) & measured.healthy)),
         "sources": sorted(set(measured.sources.tolist())),
         "fitted_by": "python -m benchmarks.fit",
-        "date": "2026-11-22",
+        "date": "2026-11-27",
     }
     calibration = calibration_of(
         *fits, time_spread=time_spread, memory_spread=memory_spread, provenance=provenance

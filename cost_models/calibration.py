@@ -3,7 +3,7 @@
 Every constant c of :class:`~cost_models.constants.Constants` is, on a scale where it can
 take any value (its logarithm, or its log-odds where it is a share),
 
-    g(c) = g(prior median) + base + deviation[architecture] + deviation[family] + ...    (1)
+    g(c) = g(prior median) + base + deviation[architecture] + deviation[host] + ...      (1)
 
 with normal priors on every term (``catalog/priors.toml``).  Terms of GPUs or frameworks
 that no run speaks of stay at zero with their prior's spread, so that a prediction there is
@@ -29,7 +29,7 @@ from cost_models.framework import Framework
 from cost_models.units import Constant, Floats
 
 SHIPPED = CATALOG / "calibration.json"
-KINDS = ("architecture", "family", "framework")
+KINDS = ("architecture", "host", "family", "framework")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,7 @@ def levels_of(gpu: Gpu, framework: Framework) -> dict[str, str]:
     """The level of each kind that a run on this GPU and framework has."""
     return {
         "architecture": gpu.architecture,
+        "host": gpu.host,
         "family": framework.family,
         "framework": framework.name,
     }

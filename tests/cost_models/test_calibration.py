@@ -120,7 +120,7 @@ def test_every_gpu_and_framework_has_constants() -> None:
 
 def test_unseen_levels_keep_their_prior_variance() -> None:
     """What the fit has seen adds nothing, what it has not adds all of it."""
-    seen = {"architecture": "hopper", "family": "nanotron", "framework": "nanotron"}
+    seen = {"architecture": "hopper", "host": "x86", "family": "nanotron", "framework": "nanotron"}
     unseen = seen | {"architecture": "martian"}
     prior = next(p for p in load_priors() if p.name == "gemm_fraction")
     before = SHIPPED_CALIBRATION.unseen_variance(seen)["gemm_fraction"]

@@ -9,7 +9,7 @@ from cost_models.catalog.gpus import gpu_names, load_gpu
 from cost_models.cluster import Gpu
 from cost_models.errors import SpecError
 
-NOT_NUMBERS = {"name", "vendor", "architecture", "sources"}
+NOT_NUMBERS = {"name", "vendor", "architecture", "host", "sources"}
 GB = 1e9
 TERA = 1e12
 MIB = 2**20

@@ -9,8 +9,8 @@ from cost_models.uncertainty import Z80, fit_probability, interval, log_sd
 from cost_models.units import Floats
 
 CALIBRATION = load_calibration()
-KNOWN = {"architecture": "hopper", "family": "megatron", "framework": "megatron-lm"}
-UNSEEN = {"architecture": "martian", "family": "megatron", "framework": "megatron-lm"}
+KNOWN = {"architecture": "hopper", "host": "x86", "family": "megatron", "framework": "megatron-lm"}
+UNSEEN = {"architecture": "martian", "host": "x86", "family": "megatron", "framework": "megatron-lm"}
 
 
 def log_of(c: Constants) -> Floats:
