@@ -10,7 +10,12 @@ from cost_models.units import Floats
 
 CALIBRATION = load_calibration()
 KNOWN = {"architecture": "hopper", "host": "x86", "family": "megatron", "framework": "megatron-lm"}
-UNSEEN = {"architecture": "martian", "host": "x86", "family": "megatron", "framework": "megatron-lm"}
+UNSEEN = {
+    "architecture": "martian",
+    "host": "x86",
+    "family": "megatron",
+    "framework": "megatron-lm",
+}
 
 
 def log_of(c: Constants) -> Floats:

@@ -114,10 +114,14 @@ def test_another_seed_calibrates_on_another_run(tmp_path: Path) -> None:
 
 def test_a_calibration_is_judged_on_what_it_has_not_seen(tmp_path: Path) -> None:
     """Runs that take twice as long as predicted: the halves teach each other."""
-    table = table_of(tmp_path, [ROWS[0], ROWS[4]] * 3)
-    found = calibrate_table(table, SHIPPED, {"runs": "mine"})
+    layouts = ({"id": "first", "dp": 8, "tp": 1}, {"id": "last", "dp": 2, "tp": 4})
+    some = table_of(tmp_path, [GOOD.format(**layout, s=1) for layout in layouts])
+    twice = [2 * row["predicted_step_time_s"] for row in validate_table(some, SHIPPED).rows]
+    rows = [GOOD.format(**layout, s=s) for layout, s in zip(layouts, twice, strict=True)]
+    found = calibrate_table(table_of(tmp_path, rows * 3), SHIPPED, {"runs": "mine"})
     assert found.before["step_time"]["n"] == found.after["step_time"]["n"] == 6
-    assert found.after["step_time"]["median_error"] <= found.before["step_time"]["median_error"]
+    assert found.before["step_time"]["median_error"] == pytest.approx(0.5, abs=1e-3)
+    assert found.after["step_time"]["median_error"] < 0.25
     assert found.calibration.provenance == {"runs": "mine"}
 
 
