@@ -49,7 +49,16 @@ from search.result import Certificate
 from search.rules import Problem
 from search.space import Space
 
-__all__ = ["SAMPLERS", "Worked", "asked_by", "explore", "fingerprint", "sampler_called", "work"]
+__all__ = [
+    "SAMPLERS",
+    "Worked",
+    "asked_by",
+    "explore",
+    "fingerprint",
+    "quiet",
+    "sampler_called",
+    "work",
+]
 
 _FINGERPRINTED = (
     *("model", "cluster", "workload", "launcher"),
@@ -83,7 +92,7 @@ def explore(
     asked = Asked(problem, space, constants, options, seed)
     codec = Codec(census)
     name = options.study or f"autopar-{fingerprint(asked)}"
-    with _quiet():
+    with quiet():
         sampler_called(options.sampler, seed)  # before anything is written
         with open_store(options.storage) as store, _blamed(store, name):
             joined = _begun(asked, codec, census, store, name)
@@ -126,7 +135,7 @@ def work(
     Interrupted
         After Ctrl-C.
     """
-    with _quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
+    with quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
         asked = read_question(store, study, Explore(storage=storage, study=study))
         asked = replace(asked, options=replace(asked.options, timeout_s=timeout_s))
         census = take_census(asked.problem, asked.space)
@@ -148,7 +157,7 @@ def asked_by(storage: str, study: str) -> Asked:
     SpecError
         Where there is no such study.
     """
-    with _quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
+    with quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
         return read_question(store, study, Explore(storage=storage, study=study))
 
 
@@ -225,7 +234,7 @@ def _blamed(store: Store, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna without its log lines and its warnings about what is experimental."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,6 +1,7 @@
 """Where an exploration starts, and what its start proves about its end."""
 
 import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,22 +37,28 @@ def start(asked: Asked, codec: Codec, census: Census) -> Start:
         least = bound_frontier(asked.problem, asked.constants, census)
         seeds = least.strategies.rows()
     if asked.options.seeds == "solver" or (least is not None and not least.complete):
-        seeds = [*_extremes(asked), *seeds]
-    points = {json.dumps(p, sort_keys=True): p for p in map(codec.point, seeds[:MOST_SEEDS])}
-    first = codec.strategy(next(iter(points.values()), {}))
+        seeds = [*solver_ends(asked), *seeds]
+    points = points_of(codec, seeds)
+    first = codec.strategy(points[0] if points else {})
     return Start(
         box=box_of(codec),
-        points=tuple(points.values()),
+        points=points,
         price=price(asked.problem, asked.constants, first)[0],
         least=_steps(least) if least is not None and least.complete else (),
     )
+
+
+def points_of(codec: Codec, seeds: Sequence[Strategy]) -> tuple[Mapping[str, int], ...]:
+    """The first of the strategies as distinct points, in their order."""
+    points = {json.dumps(p, sort_keys=True): p for p in map(codec.point, seeds[:MOST_SEEDS])}
+    return tuple(points.values())
 
 
 def _steps(least: BoundFrontier) -> tuple[tuple[float, float], ...]:
     return tuple(zip(least.memory_bytes.tolist(), least.least_s.tolist(), strict=True))
 
 
-def _extremes(asked: Asked) -> list[Strategy]:
+def solver_ends(asked: Asked) -> list[Strategy]:
     """The solver's layouts that fit at the ends of the range, with their leanest knobs."""
     problem, space = asked.problem, asked.space
     rules, memory = rules_for(problem.launcher.name), memory_model(asked.constants)
