@@ -86,7 +86,9 @@ def frontier_of_bounds(q: Bounds, census: Census, *, threads: int = 2) -> BoundF
     ]
     sweep_blocks(q, some, known, threads=threads)
     strategies = known.strategies
-    memory, least = q.bytes(strategies), q.seconds(strategies, bound=True)
+    memory = least = np.zeros(0)
+    if len(strategies):
+        memory, least = q.bytes(strategies), q.seconds(strategies, bound=True)
     rows = np.flatnonzero(pareto_mask(memory, least))
     capacity = q.problem.cluster.usable_memory_bytes
     rows = rows[in_order_of_gain(memory[rows], least[rows], capacity)]

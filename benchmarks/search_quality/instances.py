@@ -42,7 +42,8 @@ from search.rules import Problem
 from search.space import Space
 
 SUITE = Path(__file__).parents[1] / "data" / "search_instances.toml"
-_NO_STRATEGY = "no strategy of it fits"
+Frontier = tuple[Strategies, Floats, Floats]
+"""Strategies that no other beats, fastest first, with their memory and step time."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ class Instance:
         q = Bounds(self.question.problem, self.question.constants)
         return frontier_of_bounds(q, self.census)
 
-    def exact(self) -> tuple[Floats, Floats]:
-        """Memory and step time of the exact frontier, fastest first."""
+    def exact(self) -> Frontier:
+        """The exact frontier, by the sweep."""
         q = self.question
         found = sweep(q.problem, q.space, q.constants, census=self.census).candidates
-        return _frontier(*self.prices(found))
+        return _frontier(found, *self.prices(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +139,19 @@ class Mixed(Instance):
         q = BestOf(self.question.problem, self.question.constants, each=tuple(each))
         return frontier_of_bounds(q, self.census)
 
-    def exact(self) -> tuple[Floats, Floats]:
-        """Every legal strategy priced."""
+    def exact(self) -> Frontier:
+        """The exact frontier, by pricing every legal strategy."""
         legal = legal_everywhere(self.problems, self.question.space)
         rows = split_replicas(self.problems, self.pools, self.constants, legal)
         memory = np.array([row.memory_bytes for row in rows])
-        return _frontier(memory, np.array([row.step_time_s for row in rows]))
+        seconds = np.array([row.step_time_s for row in rows])
+        return _frontier(Strategies.of([row.strategy for row in rows]), memory, seconds)
 
 
-def _frontier(memory: Floats, seconds: Floats) -> tuple[Floats, Floats]:
+def _frontier(strategies: Strategies, memory: Floats, seconds: Floats) -> Frontier:
     rows = np.flatnonzero(pareto_mask(memory, seconds))
-    if not len(rows):
-        raise SpecError(_NO_STRATEGY)
     rows = rows[np.argsort(seconds[rows])]
-    return memory[rows], seconds[rows]
+    return strategies.take(rows), memory[rows], seconds[rows]
 
 
 def load_suite(path: Path = SUITE) -> dict[str, Instance]:

@@ -37,7 +37,8 @@ def svg(marks: Sequence[Mark], against: Literal["evaluations", "wall_s"]) -> str
         squeeze=False,
         layout="constrained",
     )
-    colours = dict(zip(algorithms, plt.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
+    palette = plt.colormaps["tab10"](range(10))
+    colours = {name: palette[k % 10] for k, name in enumerate(algorithms)}
     for panel in panels.flat[len(instances) :]:
         panel.set_visible(False)
     for panel, instance in zip(panels.flat, instances, strict=False):
@@ -54,7 +55,7 @@ def svg(marks: Sequence[Mark], against: Literal["evaluations", "wall_s"]) -> str
         panel.set_ylim(LEAST * 0.8, 1.2)
         panel.set_title(instance, fontsize=9)
     words = {"evaluations": "strategies priced", "wall_s": "seconds, start included"}
-    figure.supxlabel(words[against], fontsize=10)
+    figure.supxlabel(f"{words[against]} (dotted: {GOAL:.1%} is found)", fontsize=10)
     figure.supylabel("share of the exact hypervolume that is missing", fontsize=10)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=9, frameon=False)
