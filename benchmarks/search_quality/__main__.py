@@ -132,7 +132,8 @@ def _text(
             + report.default_table(marks, DEFAULT, started, seeds)
         )
     parts += [
-        "## Hypervolume ratio at the end\n\nMedian of the seeds, and their extremes.\n\n"
+        "## Hypervolume ratio at the end\n\n"
+        "Median of the seeds, whose number is in brackets, and their extremes.\n\n"
         + report.compared(marks, report.hypervolume_cell),
         "## Regret of the fastest step at the end\n\n" + report.compared(marks, report.regret_cell),
         "## Evaluations and seconds of a run\n\n" + report.compared(marks, report.effort_cell),

@@ -132,12 +132,16 @@ def default_table(
 
 
 def compared(marks: Sequence[Mark], cell: Callable[[Sequence[Mark]], str]) -> str:
-    """Instances down, algorithms across; a cell of the runs' ends."""
+    """Instances down, algorithms with their seeds across; a cell of the runs' ends."""
     ends = last(marks)
     instances = list(dict.fromkeys(instance for instance, _ in ends))
     algorithms = list(dict.fromkeys(algorithm for _, algorithm in ends))
+    seeds = {
+        name: max(len(e) for (_, one), e in ends.items() if one == name) for name in algorithms
+    }
+    heads = [f"{name} ({seeds[name]})" for name in algorithms]
     lines = [
-        f"| instance | {' | '.join(algorithms)} |",
+        f"| instance | {' | '.join(heads)} |",
         f"|---|{'--:|' * len(algorithms)}",
     ]
     for instance in instances:
