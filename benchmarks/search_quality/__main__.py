@@ -4,6 +4,8 @@
 ``data/search_instances.toml`` and prints tables of its hypervolume ratio and its regret;
 ``--out DIR`` writes them with a CSV and plots.  ``-a`` names searches, built-in or by import
 path (:mod:`benchmarks.search_quality.algorithms` says of what kind), ``-i`` instances.
+``--beside`` takes the CSV of another run: its marks stand beside this one's, or alone where
+``-a`` names nothing.
 ``--exact`` finds the exact frontiers again and keeps them.
 """
 
@@ -39,7 +41,7 @@ WRONG_INPUT = 2
     help="Runs of each search but the seeded default, where fewer do.",
 )
 @click.option("--limit", "limit_s", type=float, help="Seconds of a run at most.")
-@click.option("--beside", metavar="CSV", help="Marks of another run, to stand beside this one's.")
+@click.option("--beside", metavar="CSV", help="Marks of another run; alone: draw them.")
 @click.option("--experts/--no-experts", default=False, help="Price what experts ship, too.")
 @click.option("--out", metavar="DIR", help="Write tables, CSV and plots there.")
 @click.option("--exact", "again", is_flag=True, help="Find the exact frontiers again, keep them.")
@@ -61,7 +63,8 @@ def command(
     if again:
         keep(suite.values())
         return
-    algorithms = _ready([algorithm_called(name) for name in names or BUILT_IN])
+    every = () if beside is not None else BUILT_IN
+    algorithms = _ready([algorithm_called(name) for name in names or every])
     paths = _paths(out)
     kept = read_kept()
     exact = {instance.name: exact_of(instance, kept) for instance in instances}

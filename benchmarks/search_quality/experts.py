@@ -129,7 +129,7 @@ def expert_table(verdicts: Iterable[Verdict]) -> str:
             through = _knobs(found) if verdict.gain > NOTABLE else ""
         lines.append(
             f"| {row['source']} | {row['name']} | {int(row['gpus']):,} {row['gpu']} "
-            f"| {found.yours.step_time_s:.4g} s | {gib_words(found.yours.memory_bytes)} GiB "
+            f"| {found.yours.step_time_s:.4g} s | {gib_words(found.yours.memory_bytes)} "
             f"| {best} | {saved} | {through} |"
         )
     return "\n".join(lines)

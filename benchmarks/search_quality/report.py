@@ -87,7 +87,7 @@ def conditions(budget: int, limit_s: float | None) -> str:
     return (
         f"Measured {datetime.datetime.now(datetime.UTC).date().isoformat()} by "
         f"`python -m benchmarks.search_quality`: {versions}, python {platform.python_version()}; "
-        f"{os.cpu_count()} cores{load}. {budget} evaluations{limit}."
+        f"{os.cpu_count()} cores{load}. Up to {budget} evaluations a run{limit}."
     )
 
 

@@ -56,8 +56,8 @@ def sampled(task: Task, budget: int, seed: int, *, name: str, seeds: str) -> Non
     box: dict[str, BaseDistribution] = {
         axis: IntDistribution(0, size - 1) for axis, size in task.box.items()
     }
-    sampler = Slotted(name, seed, start.points, lambda _, trial: trial.number)
     with quiet():
+        sampler = Slotted(name, seed, start.points, lambda _, trial: trial.number)
         study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
         for _ in range(budget):
             trial = study.ask(box)
