@@ -63,9 +63,9 @@ def command(
     if again:
         keep(suite.values())
         return
+    paths = _paths(out)
     every = () if beside is not None else BUILT_IN
     algorithms = _ready([algorithm_called(name) for name in names or every])
-    paths = _paths(out)
     kept = read_kept()
     exact = {instance.name: exact_of(instance, kept) for instance in instances}
     here = {instance.name for instance in instances}
