@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
+
 from cost_models.strategy import Strategies
-from search.knob_axes import classes, knob_axes
+from search.knob_axes import classes, grid, knob_axes
 from search.layouts import grow_layouts
 from search.legality import SPELLED_ONCE, LegalGrid, legal_grid
 from search.memory_sides import MEMORY
@@ -60,6 +62,18 @@ class Census:
         counts = self.counts(fits=priced, priced=priced, cut_by={})
         pruned = {name: count for name, count in counts.pruned_by.items() if name != "memory"}
         return replace(counts, pruned_by=pruned)
+
+
+def legal_of(census: Census) -> Strategies:
+    """All of a census's strategies, flat: for small ones."""
+    parts = []
+    for g in census.grids:
+        some = grid(g.layouts, g.axes)
+        legal = np.broadcast_to(g.mask(tuple(g.sizes)), some.shape)
+        parts.append(some.take(np.flatnonzero(legal)))
+    if not parts:
+        return Strategies().flat().take(np.zeros(0, dtype=np.int64))
+    return Strategies.concatenate(parts)
 
 
 def take_census(problem: Problem, space: Space) -> Census:

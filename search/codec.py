@@ -39,12 +39,16 @@ class Codec:
         self._grid_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._row_of = np.concatenate([np.arange(len(part)) for part in parts])
         self._values = [np.unique(column) for column in self._layouts.T]
-        knobs: dict[str, list[tuple[Any, ...]]] = {}
+        knobs: dict[str, dict[tuple[Any, ...], int]] = {}
+        self._orders: list[dict[str, Ints]] = []
         for g in census.grids:
+            orders = {}
             for axis in g.axes:
-                known = knobs.setdefault(axis.name, [])
-                known += [choice for choice in _choices(axis) if choice not in known]
-        self._knobs = knobs
+                known = knobs.setdefault(axis.name, {})
+                places = [known.setdefault(choice, len(known)) for choice in _choices(axis)]
+                orders[axis.name] = np.array(places)
+            self._orders.append(orders)
+        self._knobs = {name: len(known) for name, known in knobs.items()}
 
     @property
     def axes(self) -> list[Axis]:
@@ -54,24 +58,25 @@ class Codec:
             for name, values in zip(LAYOUT_AXES, self._values, strict=True)
             if name != "dp"
         ]
-        knobs = [Axis(name, len(choices)) for name, choices in self._knobs.items()]
+        knobs = [Axis(name, size) for name, size in self._knobs.items()]
         return [axis for axis in (*layout, *knobs) if axis.size > 1]
 
     def strategy(self, point: Mapping[str, int]) -> Strategy:
         """The legal strategy nearest to a point, axis by axis."""
         index = self._layout(point)
         g, row = self._grids[self._grid_of[index]], int(self._row_of[index])
+        orders = self._orders[self._grid_of[index]]
         columns: dict[str, Any] = {
             name: np.array([value])
             for name, value in zip(LAYOUT_AXES, self._layouts[index], strict=True)
         }
         fixed: dict[str, int] = {LAYOUT: row}
         for axis in g.axes:
-            legal = _completable(g, axis, fixed)
-            wanted = point.get(axis.name, 0)
-            order = [self._knobs[axis.name].index(choice) for choice in _choices(axis)]
-            place = min(np.flatnonzero(legal), key=lambda i: (abs(order[i] - wanted), order[i]))
-            fixed[axis.name] = int(place)
+            legal = np.flatnonzero(_completable(g, axis, fixed))
+            order = orders[axis.name][legal]
+            nearest = np.lexsort((order, np.abs(order - point.get(axis.name, 0))))[0]
+            place = int(legal[nearest])
+            fixed[axis.name] = place
             for name, column in axis.columns.items():
                 one = (
                     column[place]
@@ -89,9 +94,9 @@ class Codec:
         index = self._layout(point)
         g, row = self._grids[self._grid_of[index]], int(self._row_of[index])
         for axis in g.axes:
-            for place, choice in enumerate(_choices(axis)):
+            for place, position in enumerate(self._orders[self._grid_of[index]][axis.name]):
                 if _is(axis, place, row, strategy):
-                    point[axis.name] = self._knobs[axis.name].index(choice)
+                    point[axis.name] = int(position)
                     break
         wide = {axis.name for axis in self.axes}
         return {name: position for name, position in point.items() if name in wide}
@@ -130,6 +135,8 @@ def _is(axis: KnobAxis, place: int, row: int, strategy: Strategy) -> bool:
 
 def _completable(g: LegalGrid, axis: KnobAxis, fixed: Mapping[str, int]) -> NDArray[Any]:
     """Which choices of an axis some legal strategy has, the ``fixed`` ones given."""
+    if axis.size == 1:
+        return np.ones(1, dtype=np.bool_)  # some strategy has the fixed ones
     factors = [factor.at(fixed) for factor in g.factors]
     sizes = {name: size for name, size in g.sizes.items() if name not in fixed}
     dims = (axis.name,) if axis.size > 1 else ()

@@ -27,6 +27,8 @@ from search.result import Certificate, Counts
 from search.rules import Mask, Problem, rules_for
 from search.space import Space
 
+Block = tuple[LegalGrid, Ints]
+"""A grid and some of its layouts, as positions."""
 Progress = Callable[[float], None]
 """Told now and then which share of the work is done, from 0 to 1."""
 
@@ -66,7 +68,9 @@ def sweep(
     q = Question(problem, constants)
     known = Staircase()
     scout(q, census, known)
-    tally, cut = _rounds(q, census.grids, known, threads, verify_cut, progress)
+    tally, cut = sweep_blocks(
+        q, blocks_of(census.grids), known, threads=threads, verify_cut=verify_cut, progress=progress
+    )
     if verify_cut:
         _verify(q, cut, known)
     counts = census.counts(
@@ -84,7 +88,7 @@ def sweep(
     )
 
 
-def _blocks(grids: Sequence[LegalGrid]) -> list[tuple[LegalGrid, Ints]]:
+def blocks_of(grids: Sequence[LegalGrid]) -> list[Block]:
     """Every grid with some of its rows, about :data:`CELLS` entries of its largest array.
 
     A block takes every so manieth layout, so that it is like the whole, with those that keep
@@ -106,23 +110,24 @@ def _blocks(grids: Sequence[LegalGrid]) -> list[tuple[LegalGrid, Ints]]:
     return [(g, part) for _, g, part in sorted(placed, key=lambda one: one[0])]
 
 
-def _rounds(
+def sweep_blocks(
     q: Question,
-    grids: Sequence[LegalGrid],
+    blocks: Sequence[Block],
     known: Staircase,
+    *,
     threads: int,
-    verify_cut: int,
-    progress: Progress | None,
+    verify_cut: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Tally, list[Strategies]]:
+    """Sweep the blocks in rounds, add what they hold to ``known``; a sample of what was cut."""
     tally, cut = Tally(), []
-    total = sum(len(g.layouts) for g in grids)
+    total = sum(len(rows) for _, rows in blocks)
     done = 0
-    blocks = _blocks(grids)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for start in range(0, len(blocks), ROUND):
             some = blocks[start : start + ROUND]
 
-            def work(block: tuple[LegalGrid, Ints]) -> Found:
+            def work(block: Block) -> Found:
                 g, rows = block
                 return sweep_block(q, g.rows(rows), known, verify_cut)
 

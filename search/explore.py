@@ -1,19 +1,21 @@
 """Optuna where a sweep would take too long: it proposes points, every point is legal.
 
 Points are decoded by :mod:`search.codec`; a strategy that does not fit is told to Optuna
-as a broken constraint.  The study starts from the constraint solver's extreme layouts and
-from the frontier of a thin sample of the space.
+as a broken constraint.  The study starts from the frontier of the lower bounds
+(:mod:`search.bound_frontier`), what could add most first: its points are trials like all
+others, and none is priced before its trial.  In spaces too vast to bound whole, the
+constraint solver's extreme layouts come before them.
 The sampler is made anew for every trial with a seed of its own
 (:mod:`search.explore_sampler`), so that a study that was stopped goes on as if it had
 not been.  The study itself holds the question (:mod:`search.explore_record`), so that
 others may work on it (:func:`work`).
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import floor
 
 import numpy as np
 import optuna
@@ -21,15 +23,16 @@ from optuna.trial import TrialState
 
 from cost_models.constants import Constants
 from cost_models.errors import SpecError
-from cost_models.strategy import Strategies, Strategy
+from cost_models.strategy import Strategies
 from search.census import Census, take_census
 from search.codec import Codec
-from search.enumerate import Progress, Swept, scout
+from search.enumerate import Progress, Swept
 from search.explore_options import Explore, Interrupted
 from search.explore_record import Question as Asked
 from search.explore_record import Start, digest, record_of
 from search.explore_run import price, prices, run
 from search.explore_sampler import SAMPLERS, sampler_called
+from search.explore_start import SLOW, box_of, least_share, start
 from search.explore_storage import Store, open_store, storage_errors
 from search.explore_study import (
     Joined,
@@ -41,15 +44,21 @@ from search.explore_study import (
     require_same,
     require_same_equations,
 )
-from search.feasible import extreme_layouts, find_layouts
-from search.lean import leanest, memory_model, min_memory
-from search.levels import Question
 from search.pareto import Staircase
 from search.result import Certificate
-from search.rules import Problem, rules_for
+from search.rules import Problem
 from search.space import Space
 
-__all__ = ["SAMPLERS", "Worked", "asked_by", "explore", "fingerprint", "sampler_called", "work"]
+__all__ = [
+    "SAMPLERS",
+    "Worked",
+    "asked_by",
+    "explore",
+    "fingerprint",
+    "quiet",
+    "sampler_called",
+    "work",
+]
 
 _FINGERPRINTED = (
     *("model", "cluster", "workload", "launcher"),
@@ -83,7 +92,7 @@ def explore(
     asked = Asked(problem, space, constants, options, seed)
     codec = Codec(census)
     name = options.study or f"autopar-{fingerprint(asked)}"
-    with _quiet():
+    with quiet():
         sampler_called(options.sampler, seed)  # before anything is written
         with open_store(options.storage) as store, _blamed(store, name):
             joined = _begun(asked, codec, census, store, name)
@@ -126,14 +135,14 @@ def work(
     Interrupted
         After Ctrl-C.
     """
-    with _quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
+    with quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
         asked = read_question(store, study, Explore(storage=storage, study=study))
         asked = replace(asked, options=replace(asked.options, timeout_s=timeout_s))
         census = take_census(asked.problem, asked.space)
         codec = Codec(census)
         there = optuna.load_study(study_name=study, storage=store.storage)
         joined = join(asked, there, store, require_same(there, store, record_of(asked)))
-        require_same_equations(joined, _box(codec), _first_price(asked, codec, joined.start))
+        require_same_equations(joined, box_of(codec), _first_price(asked, codec, joined.start))
         here = run(
             joined, asked, codec, budget=lambda: joined.budget, own=trials, progress=progress
         )
@@ -148,7 +157,7 @@ def asked_by(storage: str, study: str) -> Asked:
     SpecError
         Where there is no such study.
     """
-    with _quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
+    with quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
         return read_question(store, study, Explore(storage=storage, study=study))
 
 
@@ -157,9 +166,9 @@ def _begun(asked: Asked, codec: Codec, census: Census, store: Store, name: str) 
     mine = record_of(asked)
     study = found_study(store, name)
     if study is None:
-        study = made_study(store, name, mine, _start(asked, codec, census))
+        study = made_study(store, name, mine, start(asked, codec, census))
     joined = join(asked, study, store, require_same(study, store, mine))
-    require_same_equations(joined, _box(codec), _first_price(asked, codec, joined.start))
+    require_same_equations(joined, box_of(codec), _first_price(asked, codec, joined.start))
     raise_budget(study, asked.options.trials)
     return joined
 
@@ -170,7 +179,7 @@ def _done(study: optuna.Study) -> int:
 
 def _collected(joined: Joined, asked: Asked, codec: Codec, census: Census) -> Swept:
     """The best of all that the study holds, whoever priced it."""
-    known, priced = Staircase(), 0
+    known, priced, share = Staircase(), 0, None
     trials = joined.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if trials:
         strategies = Strategies.of([codec.strategy(trial.params) for trial in trials])
@@ -179,58 +188,27 @@ def _collected(joined: Joined, asked: Asked, codec: Codec, census: Census) -> Sw
         priced = int(np.count_nonzero(fits))
         if priced:
             known.add(memory[fits], seconds[fits], strategies.take(fits))
-    return _swept(census, known, priced)
+            share = least_share(joined.start, asked, memory[fits], seconds[fits])
+    return _swept(census, known, priced, share)
 
 
-def _swept(census: Census, known: Staircase, priced: int) -> Swept:
+def _swept(census: Census, known: Staircase, priced: int, share: float | None = None) -> Swept:
     counts = census.explored(priced)
     detail = f"{priced} legal strategies that fit were priced; others may be better"
+    if share is not None:
+        percent = floor(1000.0 * share) / 10.0
+        detail += (
+            f": by lower bounds, at least {percent:.1f} % of the exact frontier's hypervolume "
+            f"is found, up to all usable memory and {SLOW:g} times the fastest step"
+        )
     certificate = Certificate(complete=False, method="explore", detail=detail)
     return Swept(known.strategies, counts, certificate)
-
-
-def _box(codec: Codec) -> dict[str, int]:
-    return {axis.name: axis.size for axis in codec.axes}
-
-
-def _start(asked: Asked, codec: Codec, census: Census) -> Start:
-    """Where a new study begins: at the solver's ends and at a thin sample's frontier."""
-    points: list[dict[str, int]] = []
-    if asked.options.seeds != "none":
-        coarse = Staircase()
-        scout(Question(asked.problem, asked.constants), census, coarse)
-        seeds = [*_extremes(asked), *coarse.strategies.rows()]
-        points = [codec.point(strategy) for strategy in seeds]
-        points = list({json.dumps(p, sort_keys=True): p for p in points}.values())
-    first = codec.strategy(points[0] if points else {})
-    return Start(
-        box=_box(codec),
-        points=tuple(points),
-        price=price(asked.problem, asked.constants, first)[0],
-    )
 
 
 def _first_price(asked: Asked, codec: Codec, start: Start) -> tuple[float, float]:
     """What this installation says of the study's first point."""
     point: Mapping[str, int] = start.points[0] if start.points else {}
     return price(asked.problem, asked.constants, codec.strategy(point))[0]
-
-
-def _extremes(asked: Asked) -> list[Strategy]:
-    """The solver's layouts that fit at the ends of the range, with their leanest knobs."""
-    problem, space = asked.problem, asked.space
-    rules, memory = rules_for(problem.launcher.name), memory_model(asked.constants)
-    found = find_layouts(
-        space,
-        problem,
-        rules,
-        min_memory_bytes=min_memory(space, problem, rules, memory),
-        capacity_bytes=problem.cluster.usable_memory_bytes,
-    )
-    if found.memory_bytes is None or not len(found.strategies):
-        return []
-    ends = extreme_layouts(found.strategies, found.memory_bytes)
-    return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
 
 
 def fingerprint(asked: Asked) -> str:
@@ -256,7 +234,7 @@ def _blamed(store: Store, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna without its log lines and its warnings about what is experimental."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,9 +1,11 @@
 """How Optuna is to explore; apart from what does it, so that nobody imports Optuna to ask."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, get_args
 
 from cost_models.errors import SpecError
+
+Seeds = Literal["bounds", "solver", "none"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,9 +30,14 @@ class Explore:
     or the path of a journal file."""
     study: str | None = None
     """Name of the study in there; an existing one of the same problem is continued."""
-    seeds: Any = "coarse"
-    """``coarse`` starts from the frontier of a thin sample; ``none`` from nothing."""
+    seeds: Seeds = "bounds"
+    """``bounds`` starts from the strategies whose lower bounds no other's beat, ``solver`` from
+    the constraint solver's layouts of least memory, ``none`` from nothing."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise SpecError(f"trials must be >= 1, got {self.trials}")
+        if self.seeds not in get_args(Seeds):
+            raise SpecError(
+                f"unknown seeds {self.seeds!r}", hint=f"known: {', '.join(get_args(Seeds))}"
+            )

@@ -23,7 +23,7 @@ from search.plan import versions
 from search.rules import Problem, launcher_called
 from search.space import Space
 
-SCHEMA = "autopar/study/1"
+SCHEMA = "autopar/study/2"
 PARTS = {
     "model": "the model",
     "cluster": "the cluster",
@@ -67,6 +67,8 @@ class Start:
     """The first points, in order."""
     price: tuple[float, float]
     """Bytes and seconds of the first point, or of the box's corner where there is none."""
+    least: tuple[tuple[float, float], ...] = ()
+    """Bytes and seconds that the exact frontier lies nowhere below; none where nobody knows."""
 
     def to_json(self) -> dict[str, Any]:
         """As a part of the study's document."""
@@ -80,6 +82,7 @@ class Start:
             box=dict(document["box"]),
             points=tuple(document["points"]),
             price=(memory_bytes, step_time_s),
+            least=tuple((memory, seconds) for memory, seconds in document["least"]),
         )
 
 
@@ -98,7 +101,7 @@ def record_of(question: Question) -> dict[str, Any]:
         "constants": asdict(question.constants),
         "sampler": options.sampler,
         "seed": question.seed,
-        "seeds": str(options.seeds),
+        "seeds": options.seeds,
     }
     document["calibration"] = digest(document["constants"])
     plain: dict[str, Any] = json.loads(json.dumps(document))

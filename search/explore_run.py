@@ -79,7 +79,7 @@ def _one(
         strategy = codec.strategy(trial.params)
         values, over = price(asked.problem, asked.constants, strategy)
         trial.set_user_attr("strategy", strategy.to_json())
-        _constrain(trial, over)
+        constrain(trial, over)
         told = _told(study, trial, values)
     except optuna.exceptions.UpdateFinishedTrialError:
         told = False  # the others took this worker for dead
@@ -120,7 +120,7 @@ def price(
     return values, values[0] - problem.cluster.usable_memory_bytes
 
 
-def _constrain(trial: Trial, over: float) -> None:
+def constrain(trial: Trial, over: float) -> None:
     """Tell Optuna whether the strategy fits, in the way its version has."""
     if hasattr(trial, "set_constraint"):
         trial.set_constraint(FITS, over)

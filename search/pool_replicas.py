@@ -7,7 +7,7 @@ it is found by bisection among the values that some T_k takes.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cost_models.units import Floats
 from search.pool_rows import PooledRow, PoolPart
 from search.result import pareto_mask
 from search.rules import Problem
+from search.rules.rule import Mask
 
 BISECTIONS = 60
 ROUNDING = 1e-9
@@ -35,24 +36,55 @@ def split_replicas(
     s = strategies.take(_divides(pools, strategies))
     if not len(s):
         return []
+    shared = share_out(problems, pools, constants, s)
+    good = np.flatnonzero(shared.fits & np.isfinite(shared.step_time_s))
+    if not len(good):
+        return []
+    mask = pareto_mask(shared.memory_bytes[good], shared.step_time_s[good])
+    return [
+        _row(problems, pools, constants, s, int(i), shared.counts, shared.replicas)
+        for i in good[mask].tolist()
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Strategies of shape (n,) with their micro-batches shared out; axis 0 of two is the pool."""
+
+    memory_bytes: Floats
+    """Of the fullest GPU of any pool."""
+    step_time_s: Floats
+    fits: Mask
+    """On every pool, with a micro-batch at least for every replica."""
+    counts: Floats
+    """Micro-batches of a replica."""
+    replicas: Floats
+
+
+def share_out(
+    problems: Sequence[Problem],
+    pools: Sequence[Cluster],
+    constants: Sequence[Constants],
+    s: Strategies,
+) -> Shared:
+    """Price flat strategies whose replicas lie within the pools."""
     replicas = _replicas(pools, s)
     total = problems[0].workload.global_batch_size // s.micro_batch_size
     memory = np.stack([_bytes(p, s, c) for p, c in zip(problems, constants, strict=True)])
     usable = np.array([pool.usable_memory_bytes for pool in pools])[:, None]
-    fits = (memory <= usable).all(axis=0) & (total >= replicas.sum(axis=0))
     lines = [_line(p, s, c) for p, c in zip(problems, constants, strict=True)]
     base, each = (np.stack(v) for v in zip(*lines, strict=True))
     step, counts = fewest(base, each, replicas, total)
-    good = np.flatnonzero(fits & np.isfinite(step))
-    if not len(good):
-        return []
-    mask = pareto_mask(memory[:, good].max(axis=0), step[good])
-    return [
-        _row(problems, pools, constants, s, int(i), counts, replicas) for i in good[mask].tolist()
-    ]
+    return Shared(
+        memory_bytes=memory.max(axis=0),
+        step_time_s=step,
+        fits=(memory <= usable).all(axis=0) & (total >= replicas.sum(axis=0)),
+        counts=counts,
+        replicas=replicas,
+    )
 
 
-def _divides(pools: Sequence[Cluster], s: Strategies) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _divides(pools: Sequence[Cluster], s: Strategies) -> Mask:
     """Strategies whose replicas, and whose groups of experts, lie within the pools."""
     inner = s.tp * s.pp * s.cp
     fits = np.ones(s.shape, dtype=np.bool_)

@@ -26,8 +26,7 @@ from cost_models.errors import SpecError
 from cost_models.model import ModelSpec
 from cost_models.strategy import Schedule, Sharding, Strategies, Strategy
 from cost_models.workload import Workload
-from search.census import take_census
-from search.knob_axes import grid
+from search.census import legal_of, take_census
 from search.plan import How, search_strategies
 from search.pool_replicas import split_replicas
 from search.pool_rows import PooledRow, PoolPart
@@ -77,7 +76,7 @@ def search_pools(
     total = sum(pool.n_gpus for pool in pools)
     whole = [replace(pool, n_gpus=total) for pool in pools]
     problems = [Problem.of(model, pool, workload, launcher) for pool in whole]
-    strategies = _legal_everywhere(problems, space_for(problems[0]))
+    strategies = legal_everywhere(problems, space_for(problems[0]))
     rows = _alone(model, pools, workload, space_for, constants, launcher, seed)
     rows += split_replicas(problems, pools, constants, strategies)
     staged, left, least_s = split_stages(problems, pools, constants, strategies)
@@ -101,7 +100,7 @@ def search_pools(
     )
 
 
-def _legal_everywhere(problems: Sequence[Problem], space: Space) -> Strategies:
+def legal_everywhere(problems: Sequence[Problem], space: Space) -> Strategies:
     """All strategies on all GPUs that the rules of every pool allow, flat."""
     census = take_census(problems[0], space)
     if census.legal > MOST_STRATEGIES:
@@ -110,14 +109,7 @@ def _legal_everywhere(problems: Sequence[Problem], space: Space) -> Strategies:
             f"at most {MOST_STRATEGIES}",
             hint="narrow the axes, or --space core",
         )
-    parts = []
-    for g in census.grids:
-        some = grid(g.layouts, g.axes)
-        legal = np.broadcast_to(g.mask(tuple(g.sizes)), some.shape)
-        parts.append(some.take(np.flatnonzero(legal)))
-    if not parts:
-        return Strategies().flat().take(np.zeros(0, dtype=np.int64))
-    flat = Strategies.concatenate(parts)
+    flat = legal_of(census)
     for problem in problems[1:]:
         legal, _ = legal_mask(problem, flat, rules_for(problem.launcher.name))
         flat = flat.take(legal)

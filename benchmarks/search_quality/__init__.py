@@ -1,0 +1,1 @@
+"""How good searches are, against exact frontiers: see :mod:`benchmarks.search_quality.__main__`."""
