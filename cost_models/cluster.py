@@ -54,7 +54,7 @@ class Gpu:
     host_bandwidth_Bps: float
     """GPU to host memory, one direction."""
     host: str = "x86"
-    """The processor that issues its kernels: ``x86`` or ``grace``; some issue slower than others."""
+    """The processor that issues its kernels, ``x86`` or ``grace``: some issue slower."""
     sustained: float | None = None
     """What board power leaves of the peak under load, over what it leaves the GPU of this
     architecture that most runs were measured on, where it differs: clocks go with power to

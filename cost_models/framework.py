@@ -113,6 +113,9 @@ class Framework:
     vocab_parallel_loss: bool = True
     """The loss runs on logits sharded by tensor-parallel; else they are gathered first."""
 
+    scatters_sends: bool = False
+    """Tensor-parallel ranks that hold the same hidden states send a part of them each to the next
+    stage, whose ranks gather them over NVLink."""
     overlaps_p2p: bool = True
     """Its pipeline's sends and receives run under other micro-batches' work."""
     overlaps_tp: bool = False

@@ -409,6 +409,7 @@ def _traffic(
         inside = np.where(pp_inside_dp, apart, together.inside)
         return Group(inside=inside, outside=size * s.cp / inside)
 
+    sent_parts = np.maximum(w.sequence_parts, s.tp if workload.framework.scatters_sends else 1)
     ring = (s.cp_comm == ContextParallel.P2P) | (s.cp_comm == ContextParallel.A2A_P2P)
     sharded = np.where(s.sharding == Sharding.NONE, 1, s.dp_shard)
     values = w.value if model.attention == "mla" else w.kv
@@ -446,7 +447,7 @@ def _traffic(
             if model.is_moe
             else np.zeros(())
         ),
-        p2p_bytes=np.asarray(np.where(s.pp > 1, 2.0 * h * tokens / w.sequence_parts, 0.0)),
+        p2p_bytes=np.asarray(np.where(s.pp > 1, 2.0 * h * tokens / sent_parts, 0.0)),
     )
 
 

@@ -213,7 +213,7 @@ def test_a_run_ends_with_its_time(small: Instance, known: Prices, exact: Exact) 
 
 
 def test_searches_of_ones_own_run_from_the_command_line(
-    said: Callable[..., tuple[int, str, str]], tmp_path: Path
+    said: Callable[..., tuple[int, str, str]], exact: Exact, tmp_path: Path
 ) -> None:
     """A function, an asker and a sampler by path; table, CSV and what stands beside them."""
     words = ["-i", "dense-8b-8", "--budget", "12", "--seeds", "2", "--out", str(tmp_path)]
@@ -231,7 +231,8 @@ def test_searches_of_ones_own_run_from_the_command_line(
         (s, n) for s in (0, 1) for n in (10, 12)
     }
     assert out == (tmp_path / "search_quality.md").read_text(encoding="utf-8")
-    assert f"| dense-8b-8 | dense | {SUITE['dense-8b-8'].census.legal:,} | 36 |" in out
+    size = f"{SUITE['dense-8b-8'].census.legal:,} | {len(exact.memory_bytes)}"
+    assert f"| dense-8b-8 | dense | {size} |" in out
     code, out, _ = said(
         *words[:-2], "-a", "random", "--beside", str(tmp_path / "search_quality.csv")
     )

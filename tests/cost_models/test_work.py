@@ -229,6 +229,30 @@ def test_bytes_on_the_wires(work: Callable[..., Work]) -> None:
     assert t.cp_qo_bytes == 2 * 2 * (64 * 128 // 2) * tokens
 
 
+@pytest.mark.parametrize(
+    ("framework", "sequence_parallel", "parts"),
+    [
+        ("megatron-lm-2022", False, 4),
+        ("megatron-lm-2022", True, 4),
+        ("megatron-lm", False, 1),
+        ("megatron-lm", True, 4),
+    ],
+)
+def test_stages_send_what_each_rank_holds_or_a_part_of_it(
+    work: Callable[..., Work],
+    workload: Job,
+    dense_model: ModelSpec,
+    framework: str,
+    sequence_parallel: bool,
+    parts: int,
+) -> None:
+    """Four ranks with the same hidden states send a quarter each (arXiv:2104.04473, 4.1)."""
+    job = workload(framework=framework)
+    layout = Strategy(tp=4, pp=2, sequence_parallel=sequence_parallel)
+    whole = work(dense_model, layout.with_(tp=1), job).traffic.p2p_bytes
+    assert work(dense_model, layout, job).traffic.p2p_bytes == whole / parts
+
+
 def test_latent_attention_sends_narrow_values(work: Callable[..., Work]) -> None:
     """DeepSeek V3's keys are 192 wide and its values 128."""
     t = work(load_model("deepseek-v3"), Strategy(cp=2)).traffic
