@@ -50,7 +50,7 @@ class Constants:
     layer_floor_tp_s: Constant = 1e-4
     """and this much slower where it issues tensor-parallel collectives."""
     layer_floor_pipeline_s: Constant = 0.0
-    """and this much for each further tensor-parallel rank where the pipeline crosses nodes."""
+    """and this much for each tensor-parallel rank where the pipeline crosses nodes."""
     expert_host_s: Constant = 2.5e-4
     """and this much slower for each expert on the rank, in layers that have them."""
     tp_step_s: Constant = 0.0

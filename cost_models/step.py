@@ -202,7 +202,8 @@ def rank_times(
     crossing = work.traffic.p2p_crosses * (s.pp > 1)
     floor = c.layer_floor_s + np.where(s.tp > 1, c.layer_floor_tp_s, 0.0)
     floor = floor + c.expert_host_s * work.host_experts * st.n_moe / layers
-    waits = 8.0 * ring_waits(work, c)  # two blocks, both ways, twice
+    # two blocks, both ways; hosts that alternate sends and receives wait twice as long as GPUs
+    waits = 8.0 * ring_waits(work, c)
     steady = (c.layer_floor_pipeline_s * s.tp + waits) * crossing
     again = np.where((s.recompute & int(Recompute.FULL)) != 0, 4.0 / 3.0, 1.0)
     # a graph of the whole step leaves nothing to issue
