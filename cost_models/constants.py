@@ -91,7 +91,8 @@ class Constants:
     moe_imbalance: Constant = 1.1
     """The fullest expert rank's tokens over the average."""
     moe_layer_s: Constant = 2e-4
-    """Routing and permutation that the host or the GPU cannot hide, per layer."""
+    """Routing and permutation that the host or the GPU cannot hide, per layer whose experts'
+    sizes nobody knows before the router has run."""
 
     # ---------------------------------------------------------------- step
     optimizer_fraction: Constant = 0.6
