@@ -169,14 +169,17 @@ WRONG: dict[str, tuple[str, str]] = {
     "": ("--out is missing", ""),
     "--out /nowhere/at/all": ("--out /nowhere/at/all: cannot write", ""),
     "--out RESULT": ("is a file", "name a directory"),
-    "--launcher deepspeed --rank 2 --out OUT": ("cannot be expressed for deepspeed", ""),
+    "--launcher deepspeed --rank PIPELINED --out OUT": ("cannot be expressed for deepspeed", ""),
 }
 
 
 @pytest.mark.parametrize("words", WRONG)
 def test_wrong_words_are_one_line(run: Run, result: Path, tmp_path: Path, words: str) -> None:
     """The line names what is wrong, a hint what would be right, and nothing is written."""
+    rows = json.loads(result.read_text())["frontier"]
+    pipelined = next(row["rank"] for row in rows if row["strategy"]["pp"] > 1)
     typed = words.replace("OUT", f"{tmp_path}/run").replace("RESULT", str(result))
+    typed = typed.replace("PIPELINED", str(pipelined))
     ran = run(f"emit {result} {typed}")
     message, hint = WRONG[words]
     assert (ran.code, ran.out) == (2, "")
