@@ -78,8 +78,7 @@ def algorithm_called(name: str) -> Algorithm:
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:  # a module that is imported may raise anything
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpecError(f"algorithm {name!r} cannot be imported: {said}") from None
+        raise SpecError(f"algorithm {name!r} cannot be imported: {_said(error)}") from None
     return Algorithm(name, _search_of(name, found))
 
 
@@ -136,5 +135,10 @@ def _blamed(name: str, call: Callable[..., Any], *words: Any) -> Any:
     except (Spent, SpecError):
         raise
     except Exception as error:  # anybody's code, so anything
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpecError(f"algorithm {name!r} failed: {type(error).__name__}: {said}") from error
+        said = f"{type(error).__name__}: {_said(error)}"
+        raise SpecError(f"algorithm {name!r} failed: {said}") from error
+
+
+def _said(error: Exception) -> str:
+    """The first line of what it says, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

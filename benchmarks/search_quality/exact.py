@@ -17,12 +17,11 @@ from autopar.report.files import write_text
 from benchmarks.search_quality.instances import Instance
 from cost_models.strategy import Strategies, Strategy
 from cost_models.units import Floats
+from search.explore_start import SLOW
 
 KEPT = Path(__file__).parents[1] / "data" / "search_frontiers.json"
 ROUNDING = 1e-9
 """Relative difference of prices that another machine's rounding explains."""
-SLOW = 2.0
-"""Times the fastest step: the reference point of the hypervolume, with all usable memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ def default_table(
         lines.append(
             f"| {instance} | {_percent(median(e.hypervolume for e in ends))} "
             f"| {_percent(min(e.hypervolume for e in ends))} "
-            f"| {_percent(median(e.wide for e in ends))} | {_regret(ends)} "
+            f"| {_percent(median(e.wide for e in ends))} | {regret_cell(ends)} "
             f"| {_count(median(reached))} | {_count(max(reached))} | {len(begun.points)} "
             f"| {begun.n_bounds:,} | {begun.seconds:.1f} s |"
         )
@@ -162,7 +162,8 @@ def hypervolume_cell(ends: Sequence[Mark]) -> str:
 
 def regret_cell(ends: Sequence[Mark]) -> str:
     """Median regret."""
-    return _regret(ends)
+    value = median(end.regret for end in ends)
+    return f"{100.0 * abs(value):.1f} %" if math.isfinite(value) else "none fits"
 
 
 def effort_cell(ends: Sequence[Mark]) -> str:
@@ -173,11 +174,6 @@ def effort_cell(ends: Sequence[Mark]) -> str:
 
 def _percent(share: float) -> str:
     return f"{math.floor(1e4 * share + 1e-6) / 100.0:.2f} %"  # 100 % is all of it
-
-
-def _regret(ends: Sequence[Mark]) -> str:
-    value = median(end.regret for end in ends)
-    return f"{100.0 * abs(value):.1f} %" if math.isfinite(value) else "none fits"
 
 
 def _count(value: float) -> str:
