@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autopar.inputs import (
+from autopar.job.inputs import (
     as_cluster,
     as_framework,
     as_model,
@@ -14,22 +14,22 @@ from autopar.inputs import (
     as_workload,
     constants_for,
 )
-from cost_models.cluster import Cluster
-from cost_models.constants import Constants
-from cost_models.errors import SpecError
-from cost_models.framework import Framework, Optimizer
-from cost_models.model import ModelSpec
-from cost_models.strategy import Precision, Strategy
-from cost_models.workload import Workload
-from search.explore_options import Explore
+from cost_models.equations.constants import Constants
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.framework import Framework, Optimizer
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Precision, Strategy
+from cost_models.specs.workload import Workload
+from search.explore.options import Explore
 from search.plan import How, Method, price_strategies, search_strategies
-from search.replay_step import StepReplay, replay_step
+from search.replay.replay_step import StepReplay, replay_step
 from search.result import Priced, SearchResult
 from search.rules import Problem, broken_rules
-from search.space import Space
+from search.space.space import Space
 
 if TYPE_CHECKING:
-    from search.explore import Worked
+    from search.explore.explore import Worked
 
 
 def search(
@@ -139,7 +139,7 @@ def search_study(
     SpecError
         Where there is no such study, or where another version made it.
     """
-    from search.explore import asked_by  # brings Optuna
+    from search.explore.explore import asked_by  # brings Optuna
 
     asked = asked_by(storage, study)
     words: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s}
@@ -183,7 +183,7 @@ def work(
     SpecError
         Where there is no such study, or where it is not this version's.
     """
-    from search.explore import work as explored  # brings Optuna
+    from search.explore.explore import work as explored  # brings Optuna
 
     return explored(storage, study, trials=trials, timeout_s=timeout_s, progress=progress)
 

@@ -33,9 +33,9 @@ from benchmarks.measured import (
     predict,
 )
 from benchmarks.naive import naive_step_time_s
-from cost_models.calibration import load_calibration
-from cost_models.fitting import Fit, calibration_of
-from cost_models.metrics import (
+from cost_models.calibrate.calibration import load_calibration
+from cost_models.calibrate.fitting import Fit, calibration_of
+from cost_models.calibrate.metrics import (
     Judged,
     all_figures,
     error_figures,
@@ -45,9 +45,9 @@ from cost_models.metrics import (
     sweep_figures,
     time_figures,
 )
-from cost_models.strategy import Precision
-from cost_models.units import Floats
-from cost_models.validation import read_run_table
+from cost_models.calibrate.validation import read_run_table
+from cost_models.specs.strategy import Precision
+from cost_models.specs.units import Floats
 
 HERE = Path(__file__).parent
 JSON, MARKDOWN = HERE / "results" / "accuracy.json", HERE / "results" / "accuracy.md"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measured import Measured
-from cost_models.metrics import Judged
+from cost_models.calibrate.metrics import Judged
 
 KNOWN_MISSES = Path(__file__).parent / "known_misses.toml"
 MISS = 0.3

@@ -1,6 +1,6 @@
 """Rebuild the shipped calibration from the runs in the repository.
 
-``python -m benchmarks.fit`` writes ``cost_models/catalog/calibration.json``; with
+``python -m benchmarks.fit`` writes ``cost_models/catalog/calibrations/calibration.json``; with
 ``--check`` it compares instead, and exits with 1 where the file would change.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from autopar.report.files import write_text
 from benchmarks.leave_out import by_source, left_out_predictions
 from benchmarks.measured import RUNS_CSV, Measured, Predicted, fit_all, load_measured, predict
-from cost_models.calibration import SHIPPED, Spread, to_json
-from cost_models.fitting import calibration_of
-from cost_models.units import Floats
+from cost_models.calibrate.calibration import SHIPPED, Spread, to_json
+from cost_models.calibrate.fitting import calibration_of
+from cost_models.specs.units import Floats
 
 NORMAL_QUARTILE = 0.6745
 ROUNDING = 5e-3

@@ -1,4 +1,4 @@
-"""Fit the wires of :mod:`cost_models.collectives` to measured collectives."""
+"""Fit the wires of :mod:`cost_models.equations.collectives` to measured collectives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.micro_rows import Exchanges, exchanges
 from benchmarks.robust import Values, errors, fit, rounded
 from cost_models.catalog.gpus import load_gpu
-from cost_models.collectives import Link, all_gather_s, all_reduce_s, all_to_all_s
-from cost_models.units import Floats
+from cost_models.equations.collectives import Link, all_gather_s, all_reduce_s, all_to_all_s
+from cost_models.specs.units import Floats
 
 STEP_S = 5e-6
 """Latency of one NVLink step; the eight-rank runs cannot tell it from the launch."""

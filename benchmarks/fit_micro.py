@@ -1,7 +1,7 @@
 """Fit the kernels' constants to measured kernels: ``python -m benchmarks.fit_micro``.
 
-Writes ``cost_models/catalog/kernels.toml``, the same bytes each time.  Errors are those
-of log time.  ``cross_shape`` leaves out one fifth of the smallest dimensions at a time;
+Writes ``cost_models/catalog/calibrations/kernels.toml``, the same bytes each time.  Errors are
+those of log time.  ``cross_shape`` leaves out one fifth of the smallest dimensions at a time;
 ``cross_device`` takes every shape constant from the other GPU and fits only the peak.
 
 Long loops of GEMMs run at the clock that the power limit allows, short ones faster.
@@ -33,17 +33,17 @@ from benchmarks.micro_rows import (
 from benchmarks.robust import Values, errors, fit, rounded
 from cost_models.catalog.files import CATALOG
 from cost_models.catalog.gpus import load_gpu
-from cost_models.cluster import Gpu
-from cost_models.compute import (
+from cost_models.equations.compute import (
     AttentionEfficiency,
     GemmEfficiency,
     attention_backward_s,
     attention_forward_s,
     gemm_s,
 )
-from cost_models.units import Floats
+from cost_models.specs.cluster import Gpu
+from cost_models.specs.units import Floats
 
-KERNELS = CATALOG / "kernels.toml"
+KERNELS = CATALOG / "calibrations" / "kernels.toml"
 DEVICES = {"a100-80-pcie": "A100-PCIe-80GB", "b200": "B200-SXM"}
 CEILING_OF = {
     "a100-80": "NVIDIA A100 SXM",

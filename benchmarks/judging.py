@@ -17,16 +17,16 @@ from scipy.special import ndtr
 
 from benchmarks.leave_out import WARM_STEPS, Fold
 from benchmarks.measured import Bools, Measured, fit_all, load_measured
-from cost_models.batch import run_batch
-from cost_models.calibration import Calibration, Spread, load_calibration
-from cost_models.fitting import Fit, calibration_of
-from cost_models.metrics import Judged, judged
-from cost_models.predictions import PREDICTED, Predictions, predict_batch, predict_runs
-from cost_models.recalibration import recalibrated
-from cost_models.runs import Run
-from cost_models.uncertainty import Z80
-from cost_models.units import Floats
-from cost_models.validation import chosen_runs
+from cost_models.calibrate.batch import run_batch
+from cost_models.calibrate.calibration import Calibration, Spread, load_calibration
+from cost_models.calibrate.fitting import Fit, calibration_of
+from cost_models.calibrate.metrics import Judged, judged
+from cost_models.calibrate.predictions import PREDICTED, Predictions, predict_batch, predict_runs
+from cost_models.calibrate.recalibration import recalibrated
+from cost_models.calibrate.runs import Run
+from cost_models.calibrate.uncertainty import Z80
+from cost_models.calibrate.validation import chosen_runs
+from cost_models.specs.units import Floats
 
 SEEDS = (0, 1, 2)
 CALIBRATE_ON = 5

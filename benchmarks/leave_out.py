@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.measured import Bools, Measured, Predicted, fit_all, load_measured, predict
-from cost_models.fitting import Fit, calibration_of
+from cost_models.calibrate.fitting import Fit, calibration_of
 
 WARM_STEPS = 12
 

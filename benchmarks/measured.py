@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.batch import RunBatch, batch_constants, batch_cost, cheapest, run_batch
-from cost_models.calibration import Calibration
-from cost_models.constants import Constants
-from cost_models.errors import SpecError
-from cost_models.fitting import USABLE, Fit, calibration_of, fit_memory, fit_step_time
-from cost_models.runs import Run, parse_all, read_runs, slow_regime
-from cost_models.units import Floats
+from cost_models.calibrate.batch import RunBatch, batch_constants, batch_cost, cheapest, run_batch
+from cost_models.calibrate.calibration import Calibration
+from cost_models.calibrate.fitting import USABLE, Fit, calibration_of, fit_memory, fit_step_time
+from cost_models.calibrate.runs import Run, parse_all, read_runs, slow_regime
+from cost_models.equations.constants import Constants
+from cost_models.specs.errors import SpecError
+from cost_models.specs.units import Floats
 
 RUNS_CSV = Path(__file__).parent / "data" / "runs.csv"
 PUBLISHED_CSV = Path(__file__).parent / "data" / "published_runs.csv"
@@ -31,7 +31,7 @@ class Measured:
     step_time_s: Floats
     memory_bytes: Floats
     healthy: Bools
-    """Outside the slow regime of :func:`cost_models.runs.slow_regime`."""
+    """Outside the slow regime of :func:`cost_models.calibrate.runs.slow_regime`."""
     out_of_memory: Floats
     """1.0, 0.0, or NaN where the source does not say."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.catalog.files import CATALOG
-from cost_models.units import GB, TERA, Floats
+from cost_models.specs.units import GB, TERA, Floats
 
 MICRO = CATALOG / "micro"
 Table = dict[str, NDArray[np.str_]]

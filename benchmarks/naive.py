@@ -6,7 +6,7 @@ t = model FLOPs / (GPUs * peak * MFU),   MFU = the median of the training runs  
 import numpy as np
 
 from benchmarks.measured import Bools, Measured
-from cost_models.units import Floats
+from cost_models.specs.units import Floats
 
 
 def naive_step_time_s(measured: Measured, trained: Bools) -> Floats:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.optimize import least_squares
 
-from cost_models.units import Floats
+from cost_models.specs.units import Floats
 
 Values = Mapping[str, float]
 Start = Mapping[str, tuple[float, ...]]

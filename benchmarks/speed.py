@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from autopar.inputs import as_cluster, as_model, as_precision, as_workload, constants_for
+from autopar.job.inputs import as_cluster, as_model, as_precision, as_workload, constants_for
 from autopar.report.files import write_text
-from cost_models.strategy import Strategies
-from search.census import take_census
-from search.knob_axes import grid
-from search.levels import Question
+from cost_models.specs.strategy import Strategies
 from search.rules import Problem
-from search.space import Space
+from search.space.space import Space
+from search.sweep.census import take_census
+from search.sweep.knob_axes import grid
+from search.sweep.levels import Question
 
 RESULTS = Path(__file__).parent / "results"
 QUESTIONS = (

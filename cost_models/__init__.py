@@ -1,1 +1,1 @@
-"""What one training step costs: pure functions on arrays."""
+"""What one training step costs: pure functions on arrays; rooms as their folders say."""

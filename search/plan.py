@@ -2,47 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 
 import numpy as np
 
-from cost_models.cluster import Cluster
-from cost_models.constants import Constants
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
-from cost_models.partition import even_stage_layers
-from cost_models.step import step_cost
-from cost_models.strategy import Strategies, Strategy
-from cost_models.workload import Workload
-from search.axes import AXES
-from search.census import Census, take_census
-from search.empty import why_empty
-from search.enumerate import Progress, Swept, sweep
-from search.explain import SpaceFor
-from search.explore_options import Explore
-from search.refine import refine
+from cost_models.counting.partition import even_stage_layers
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import step_cost
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Strategies, Strategy
+from cost_models.specs.workload import Workload
+from search.explore.options import Explore
+from search.feasible.empty import why_empty
+from search.feasible.explain import SpaceFor
 from search.result import Priced, SearchResult, pareto_mask, priced_rows
 from search.rules import Problem, rules_for
-from search.space import Space
+from search.space.axes import AXES
+from search.space.space import Space
+from search.stages.refine import refine
+from search.sweep.census import Census, take_census
+from search.sweep.sweep import Progress, Swept, sweep
+from search.versions import versions
 
 Method = Literal["auto", "sweep", "explore"]
 
 SWEEPABLE = 30_000_000_000
 """Entries of the memory grid beyond which ``auto`` explores: minutes, on two cores."""
-
-_DISTRIBUTIONS = ("autopar", "numpy", "scipy", "ortools", "optuna")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what an answer depends on, read without importing any of it."""
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # a checkout that is not installed
-            found[name] = "unknown"
-    return found
 
 
 def in_order(strategies: Strategies) -> Strategies:
@@ -184,7 +171,7 @@ def _found(
     progress: Progress | None,
 ) -> Swept:
     if how.method == "explore" or (how.method == "auto" and census.cells > SWEEPABLE):
-        from search.explore import explore  # brings Optuna, which few searches need
+        from search.explore.explore import explore  # brings Optuna, which few searches need
 
         return explore(problem, space, census, constants, how.explore, seed=seed, progress=progress)
     return sweep(

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from cost_models.cluster import Cluster
-from cost_models.memory import MemoryCost
-from cost_models.model import ModelSpec
-from cost_models.step import StepCost
-from cost_models.strategy import Strategy
-from cost_models.workload import Workload
+from cost_models.equations.memory import MemoryCost
+from cost_models.equations.step import StepCost
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Strategy
+from cost_models.specs.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,44 @@ BELOW = {
 }
 """What a package must not import: whatever stands above it."""
 
+ROOMS: dict[str, set[str]] = {
+    "cost_models/specs": set(),
+    "cost_models/counting": {"specs"},
+    "cost_models/equations": {"specs", "counting"},
+    "cost_models/stages": {"specs", "counting", "equations"},
+    "cost_models/catalog": {"specs"},
+    "cost_models/calibrate": {"specs", "counting", "equations", "catalog"},
+    "search/result": set(),
+    "search/versions": set(),
+    "search/rules": set(),
+    "search/space": {"rules"},
+    "search/frontier": {"rules", "result"},
+    "search/sweep": {"rules", "space", "frontier", "result"},
+    "search/feasible": {"rules", "space", "sweep"},
+    "search/stages": {"rules", "space", "result"},
+    "search/explore": {"rules", "space", "frontier", "sweep", "feasible", "result", "versions"},
+    "search/replay": {"rules", "result"},
+    "search/plan": {
+        *("rules", "space", "sweep", "feasible", "stages", "explore", "result", "versions"),
+    },
+    "search/pools": {"rules", "space", "sweep", "stages", "result", "plan"},
+}
+"""Which rooms of its own package a room may import; of the packages below, any."""
+
+MOST_FILES = 12
+"""Of one room, at one level: more want a room of their own."""
+
+STILL_CROWDED = {
+    "search/explore",
+    "autopar/launchers",
+    "autopar/launchers/megatron_args",
+    "benchmarks",
+}
+"""To be parted."""
+
 OWNERS = {
-    "ortools": ("search/feasible", "search/stage", "search/layout_"),
-    "optuna": ("search/explore",),
+    "ortools": ("search/feasible/", "search/stages/"),
+    "optuna": ("search/explore/",),
     "click": ("autopar/cli/",),
     "rich": ("autopar/report/",),
 }
@@ -28,14 +64,91 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Top-level names that a file imports, at its head or inside functions."""
+def full_names(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, at its head or inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            yield str(node.module).split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names that a file imports."""
+    return (name.split(".")[0] for name in full_names(path))
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Every module of the three packages, with those of them that it imports."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in BELOW
+        for path in modules(package)
+    }
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found = {full if full in files else full.rpartition(".")[0] for full in full_names(path)}
+        graph[name] = {other for other in found if other in files and other != name}
+    return graph
+
+
+def room_of(module: str) -> str:
+    """The room that a module of ``cost_models`` or ``search`` is in, or that it is itself."""
+    return "/".join(module.split(".")[:2])
+
+
+def test_no_circle_of_imports() -> None:
+    """No module needs, however indirectly, whoever needs it."""
+    TopologicalSorter(module_graph()).prepare()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_what_they_may(room: str) -> None:
+    """Arrows between rooms are those that are written down, no more."""
+    package = room.split("/")[0]
+    wrong = sorted(
+        f"{module} imports {other}"
+        for module, others in module_graph().items()
+        if room_of(module) == room
+        for other in others
+        if other.startswith(f"{package}.")
+        and room_of(other) != room
+        and room_of(other).split("/")[1] not in ROOMS[room]
+    )
+    assert not wrong
+
+
+def test_every_room_is_written_down() -> None:
+    """A room that nobody drew has no rules."""
+    found = {room_of(m) for m in module_graph() if m.startswith(("cost_models.", "search."))}
+    assert found == set(ROOMS)
+
+
+def test_no_room_is_crowded() -> None:
+    """What does not fit on a shelf of twelve wants another room."""
+    shelves: dict[Path, int] = {}
+    for package in (*BELOW, "benchmarks"):
+        for path in modules(package):
+            shelves[path.parent] = shelves.get(path.parent, 0) + 1
+    crowded = {str(f.relative_to(ROOT)) for f, n in shelves.items() if n > MOST_FILES}
+    assert crowded <= STILL_CROWDED
+
+
+def test_every_room_has_a_door() -> None:
+    """The docstring of a folder says what is inside and what it may import."""
+    doors = [
+        path.parent
+        for package in ("cost_models", "search")
+        for path in modules(package)
+        if path.name == "__init__.py" and path.parent.parent != ROOT
+    ]
+    silent = [
+        str(folder.relative_to(ROOT))
+        for folder in doors
+        if "mports" not in str(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())))
+    ]
+    assert not silent
 
 
 @pytest.mark.parametrize("package", BELOW)

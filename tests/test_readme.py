@@ -35,7 +35,7 @@ def test_a_command_of_the_readme_can_be_parsed(words: list[str]) -> None:
     """The command exists, and so do its options; their values are taken."""
     name, *rest = words
     assert name in COMMANDS
-    import_module(f"autopar.cli.{name}").command.make_context(name, rest)
+    import_module(f"autopar.cli.commands.{name}").command.make_context(name, rest)
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -48,7 +48,7 @@ def test_options_named_in_the_text_are_real() -> None:
     known = {
         option
         for name in COMMANDS
-        for param in import_module(f"autopar.cli.{name}").command.params
+        for param in import_module(f"autopar.cli.commands.{name}").command.params
         for option in param.opts
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 from search.result import SearchResult
 
 _STUDY = ("storage", "study")

@@ -59,7 +59,7 @@ class CommandGroup(click.Group):
         """The command of that name, from its own module."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"autopar.cli.{cmd_name}").command
+        command: click.Command = import_module(f"autopar.cli.commands.{cmd_name}").command
         return command
 
     def resolve_command(
@@ -103,7 +103,7 @@ class CommandGroup(click.Group):
         except click.ClickException as error:
             return complain(*_in_words(error))
         except ValueError as error:
-            from cost_models.errors import SpecError
+            from cost_models.specs.errors import SpecError
 
             if not isinstance(error, SpecError):
                 raise

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
+from autopar.answers.mixed import as_pools, search_mixed
 from autopar.cli.group import NOTHING_FITS, complain
 from autopar.cli.problem import search_words
-from autopar.mixed import as_pools, search_mixed
 from autopar.report.files import STDOUT, write_text
 from autopar.report.json_text import json_text
-from autopar.report.mixed_view import mixed_document, print_mixed
 from autopar.report.terminal import Printer, narrate
-from cost_models.cluster import Cluster
+from autopar.report.views.mixed import mixed_document, print_mixed
+from cost_models.specs.cluster import Cluster
 
 _ONE_CLUSTER_ONLY = {
     "gpus": "the file says how many GPUs each pool has",

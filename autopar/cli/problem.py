@@ -5,15 +5,15 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
+from autopar.answers.sizes import sizes_between
 from autopar.cli.options import axis_texts
 from autopar.cli.parsing import GpuCounts
 from autopar.cli.strategy import one_value, strategy_of
-from autopar.inputs import as_cluster, as_model, as_precision, as_workload
-from autopar.sizes import sizes_between
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
-from cost_models.strategy import Strategy
-from cost_models.units import GIB
+from autopar.job.inputs import as_cluster, as_model, as_precision, as_workload
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Strategy
+from cost_models.specs.units import GIB
 from search.result import SearchResult
 from search.rules import Problem, launcher_called
 

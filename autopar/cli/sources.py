@@ -9,11 +9,11 @@ import click
 from autopar.cli.options import axis_texts
 from autopar.cli.problem import one_count
 from autopar.cli.strategy import one_value
-from autopar.completion import Job, Wanted, complete
-from autopar.foreign import gather
-from autopar.inputs import as_cluster, as_model
-from cost_models.errors import SpecError
-from cost_models.units import GIB
+from autopar.job.completion import Job, Wanted, complete
+from autopar.job.foreign import gather
+from autopar.job.inputs import as_cluster, as_model
+from cost_models.specs.errors import SpecError
+from cost_models.specs.units import GIB
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from autopar.cli.options import axis_texts
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Schedule, Sharding, Strategy
-from search.axes import parse_axis
-from search.canonical import canonical_strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Schedule, Sharding, Strategy
 from search.rules import Launcher
+from search.space.axes import parse_axis
+from search.space.canonical import canonical_strategy
 
 
 def strategy_of(

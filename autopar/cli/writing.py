@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from autopar.emission import Others, emit_plan, require_model, start_command
-from autopar.inputs import as_model
+from autopar.answers.emission import Others, emit_plan, require_model, start_command
+from autopar.job.inputs import as_model
 from autopar.launchers import LAUNCHERS, launcher, wrapper
 from autopar.launchers.knobs import printable
 from autopar.launchers.plan import Plan
@@ -73,7 +73,7 @@ def write_plan(
 
     ``beside`` says it on standard error, where the answer is something else.
     """
-    from autopar.intervals import with_intervals  # brings SciPy, which help does not need
+    from autopar.answers.intervals import with_intervals  # brings SciPy, which help does not need
 
     plan = with_intervals(plan)
     emission = emit_plan(plan, name, wrapper=options["wrap"], others=others)

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 
 from autopar.launchers.plan import Emission, Plan
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 LAUNCHERS: Mapping[str, str] = {
     "megatron": "autopar.launchers.megatron",

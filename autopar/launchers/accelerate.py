@@ -13,9 +13,9 @@ from typing import Any
 from autopar.launchers.documents import Document, split_documents, write_json, write_yaml
 from autopar.launchers.knobs import effective, heading, microbatches, not_expressed, refuse
 from autopar.launchers.plan import Emission, Plan, Reading
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
-from cost_models.strategy import ContextParallel, Precision, Recompute, Sharding, Strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import ContextParallel, Precision, Recompute, Sharding, Strategy
 
 TARGETS = "Accelerate 1.15.0"
 CONFIG, ARGUMENTS = "accelerate.yaml", "training_arguments.json"

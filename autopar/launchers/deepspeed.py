@@ -23,8 +23,15 @@ from autopar.launchers.knobs import (
     refuse,
 )
 from autopar.launchers.plan import Emission, Plan, Reading
-from cost_models.model import ModelSpec
-from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+    Strategy,
+)
 
 TARGETS = "DeepSpeed 0.19.8"
 CONFIG, NOTES = "ds_config.json", "ds_config.txt"

@@ -13,8 +13,8 @@ from autopar.launchers.knobs import LARGEST, comments, printable
 from autopar.launchers.lines import given_twice, line_of
 from cost_models.catalog.files import did_you_mean
 from cost_models.catalog.hf_config import load_hf_config
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 T = TypeVar("T")
 AUTO = "auto"

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
 from autopar.launchers.plan import Plan
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
-from cost_models.strategy import Label, Recompute, Sharding, Strategy
-from cost_models.units import GIB
-from search.canonical import canonical_strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Label, Recompute, Sharding, Strategy
+from cost_models.specs.units import GIB
+from search.space.canonical import canonical_strategy
 
 LARGEST = 10**9
 """Above any degree or batch that there is; a file with more is broken."""
@@ -32,7 +32,7 @@ UNSAID: Mapping[str, str] = {
 def effective(strategy: Strategy, model: ModelSpec | None = None) -> Strategy:
     """The same layout in its canonical spelling, knobs without effect at their defaults.
 
-    Beyond :mod:`search.canonical`, which serves arrays of every layout at once: a sharding
+    Beyond :mod:`search.space.canonical`, which serves arrays of every layout at once: a sharding
     of one rank is none, one group of hsdp is fsdp, and a model without experts has no etp.
 
     >>> effective(Strategy(dp=8, vpp=4, overlap_tp=True)) == effective(Strategy(dp=8))

@@ -34,8 +34,15 @@ from autopar.launchers.maxtext_fields import (
 )
 from autopar.launchers.maxtext_models import model_fields
 from autopar.launchers.plan import Emission, Plan, Reading
-from cost_models.errors import SpecError
-from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+    Strategy,
+)
 
 TARGETS = "MaxText 0.2.5"
 CONFIG = "maxtext.yml"

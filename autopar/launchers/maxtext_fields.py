@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from cost_models.strategy import ContextParallel, Precision, Recompute
+from cost_models.specs.strategy import ContextParallel, Precision, Recompute
 
 Axis = Literal["tensor", "tensor_sequence", "context", "expert", "fsdp", "data", "pipeline"]
 AXES: tuple[Axis, ...] = (

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from cost_models.catalog.models import load_model
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 NAMES: Mapping[str, str] = {
     "deepseek-v2": "deepseek2-236b",

@@ -21,9 +21,9 @@ from autopar.launchers.maxtext_fields import (
 from autopar.launchers.maxtext_models import SHAPE, named_model
 from autopar.launchers.plan import Reading
 from autopar.launchers.shell import read_script
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
-from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Precision, Recompute, Schedule, Sharding, Strategy
 
 _OVERRIDE = re.compile(r"([a-z]\w*)=(.*)", re.DOTALL)
 _WHAT_IS_LEFT = -1

@@ -24,8 +24,8 @@ from autopar.launchers.megatron_args.vocabulary import vocabulary
 from autopar.launchers.megatron_args.world import world_size_of
 from autopar.launchers.plan import Emission, Plan, Reading
 from autopar.launchers.shell import Script, Word, array, checkout, quoted, read_script
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 NAME = "megatron"
 TARGETS = "megatron-core 0.19.2"

@@ -31,8 +31,8 @@ from autopar.launchers.megatron_args.world import world_size_of
 from autopar.launchers.plan import Emission, Plan, Reading
 from autopar.launchers.shell import Word, array, checkout, quoted, read_script
 from cost_models.catalog.models import load_model
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 NAME = "megatron-bridge"
 TARGETS = "Megatron-Bridge 0.6.2"

@@ -23,9 +23,16 @@ from autopar.launchers.knobs import (
     refuse,
 )
 from autopar.launchers.plan import Emission, Plan, Reading
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
-from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+    Strategy,
+)
 
 TARGETS = "nanotron at commit 2411b022 (April 2026)"
 CONFIG = "nanotron.yaml"

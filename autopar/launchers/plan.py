@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from cost_models.cluster import Cluster
-from cost_models.model import ModelSpec
-from cost_models.strategy import Strategy
-from cost_models.workload import Workload
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Strategy
+from cost_models.specs.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

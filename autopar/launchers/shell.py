@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from autopar.launchers.shell_words import Part, RawWord, statements
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _LONGEST = 1_000_000
 """Characters that one word may grow to; variables that double each other would not end."""

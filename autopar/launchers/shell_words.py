@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _ENDS = {"\n", ";", "&", "|", "(", ")"}
 _HERE = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")

@@ -36,7 +36,7 @@ from autopar.launchers.torchtitan_fields import (
 )
 from autopar.launchers.torchtitan_models import titan_model
 from autopar.launchers.torchtitan_template import module_text
-from cost_models.strategy import Schedule, Sharding, Strategy
+from cost_models.specs.strategy import Schedule, Sharding, Strategy
 
 TARGETS = "torchtitan 0.3.0"
 MODULE, FUNCTION = "autopar_run", "autopar_best"

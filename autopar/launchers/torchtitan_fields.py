@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Recompute, Schedule
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Recompute, Schedule
 
 FIELDS: tuple[tuple[str, str], ...] = (
     ("tp", "parallelism.tensor_parallel_degree"),

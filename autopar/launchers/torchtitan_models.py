@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 from cost_models.catalog.models import load_model
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 CATALOG_FLAVORS: Mapping[tuple[str, str], str] = {
     ("llama3", "8B"): "llama3-8b",

@@ -25,9 +25,16 @@ from autopar.launchers.torchtitan_source import (
     settings,
 )
 from cost_models.catalog.files import did_you_mean
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
-from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+    Strategy,
+)
 
 _FAMILY = re.compile(r"torchtitan\.models\.(\w+)|(?:^|/)models/(\w+)/config_registry\.py$")
 _SUBCOMMAND = re.compile(r"activation[-_]checkpoint:(\w[\w-]*)")

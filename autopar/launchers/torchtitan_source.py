@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _DEEPEST = 20
 """Config functions that start from each other; deeper is a circle."""

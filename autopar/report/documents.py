@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from autopar.launchers.plan import Emission, Plan
-from autopar.report.catalog import gpu_document, model_document
-from cost_models.cluster import Cluster
-from cost_models.workload import Workload
-from search.plan import versions
+from autopar.report.views.catalog import gpu_document, model_document
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.workload import Workload
 from search.result import Priced, SearchResult
 from search.rules import Problem
+from search.versions import versions
 
 SEARCH_SCHEMA = "autopar/search/1"
 ESTIMATE_SCHEMA = "autopar/estimate/1"

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 STDOUT = "-"
 _NEW_FILE_MODE = 0o666

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _SCRIPTS = (".sh", ".sbatch")
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cost_models.strategy import Recompute, Schedule, Sharding, Strategy
-from search.canonical import canonical_strategy
+from cost_models.specs.strategy import Recompute, Schedule, Sharding, Strategy
+from search.space.canonical import canonical_strategy
 
 DEGREES = ("dp", "tp", "pp", "cp", "ep", "etp")
 

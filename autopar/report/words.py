@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cost_models.units import TERA, gib
+from cost_models.specs.units import TERA, gib
 
 _PREFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))

@@ -24,7 +24,7 @@ from benchmarks.search_quality.instances import Instance, chosen, load_suite
 from benchmarks.search_quality.measure import Mark, run
 from benchmarks.search_quality.seeded import beginning
 from benchmarks.search_quality.task import Prices
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 NAME = "search_quality"
 WRONG_INPUT = 2

@@ -24,8 +24,8 @@ from optuna.samplers import BaseSampler
 from benchmarks.search_quality.baselines import annealing, grid
 from benchmarks.search_quality.seeded import sampled
 from benchmarks.search_quality.task import Spent, Task
-from cost_models.errors import SpecError
-from search.explore_sampler import SAMPLERS, sampler_called
+from cost_models.specs.errors import SpecError
+from search.explore.sampler import SAMPLERS, sampler_called
 
 Search = Callable[[Task, int, int], object]
 

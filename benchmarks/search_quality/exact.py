@@ -15,9 +15,9 @@ import numpy as np
 
 from autopar.report.files import write_text
 from benchmarks.search_quality.instances import Instance
-from cost_models.strategy import Strategies, Strategy
-from cost_models.units import Floats
-from search.explore_start import SLOW
+from cost_models.specs.strategy import Strategies, Strategy
+from cost_models.specs.units import Floats
+from search.explore.start import SLOW
 
 KEPT = Path(__file__).parents[1] / "data" / "search_frontiers.json"
 ROUNDING = 1e-9

@@ -4,7 +4,7 @@
 and with what was assumed where the source is silent.  The problem is the layout's own: model,
 GPUs, batch, sequence, precision, framework; the best is the exact search's in the core space
 that also holds the layout's values.  Where it wins, the changes that lead there say through
-which knob (:mod:`autopar.improvement`).
+which knob (:mod:`autopar.answers.improvement`).
 """
 
 import csv
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autopar.completion import Job
-from autopar.improvement import Improvement, Step, improve
-from autopar.inputs import as_cluster, as_model, as_precision, as_workload, constants_for
+from autopar.answers.improvement import Improvement, Step, improve
+from autopar.job.completion import Job
+from autopar.job.inputs import as_cluster, as_model, as_precision, as_workload, constants_for
 from autopar.launchers.knobs import effective
-from autopar.report.improve_view import change_words
+from autopar.report.views.improve import change_words
 from autopar.report.words import gib_words
-from cost_models.strategy import Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.strategy import Recompute, Schedule, Sharding, Strategy
 from search.rules import Problem
 
 LAYOUTS = Path(__file__).parents[1] / "data" / "expert_layouts.csv"

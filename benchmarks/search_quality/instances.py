@@ -1,7 +1,7 @@
 """Problems of the suite: what a strategy costs, what its space holds, and its exact frontier.
 
 Memory in bytes, step times in seconds.  A strategy of a mixed cluster is one layout of whole
-replicas on every pool, its micro-batches shared out by :mod:`search.pool_replicas`.
+replicas on every pool, its micro-batches shared out by :mod:`search.pools.replicas`.
 """
 
 import tomllib
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from autopar.inputs import (
+from autopar.answers.mixed import as_pools
+from autopar.job.inputs import (
     as_cluster,
     as_model,
     as_precision,
@@ -22,24 +23,23 @@ from autopar.inputs import (
     as_workload,
     constants_for,
 )
-from autopar.mixed import as_pools
-from cost_models.cluster import Cluster, joined
-from cost_models.constants import Constants
-from cost_models.errors import SpecError
-from cost_models.strategy import Strategies
-from cost_models.units import Floats
-from search.bound_frontier import BoundFrontier, Bounds, frontier_of_bounds
-from search.census import Census, take_census
-from search.codec import Codec
-from search.enumerate import sweep
-from search.explore_options import Explore
-from search.explore_record import Question, digest, record_of
-from search.explore_run import prices
-from search.pool_replicas import share_out, split_replicas
-from search.pools import legal_everywhere
+from cost_models.equations.constants import Constants
+from cost_models.specs.cluster import Cluster, joined
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Strategies
+from cost_models.specs.units import Floats
+from search.explore.codec import Codec
+from search.explore.options import Explore
+from search.explore.record import Question, digest, record_of
+from search.explore.run import prices
+from search.pools.pools import legal_everywhere
+from search.pools.replicas import share_out, split_replicas
 from search.result import pareto_mask
 from search.rules import Problem
-from search.space import Space
+from search.space.space import Space
+from search.sweep.bound_frontier import BoundFrontier, Bounds, frontier_of_bounds
+from search.sweep.census import Census, take_census
+from search.sweep.sweep import sweep
 
 SUITE = Path(__file__).parents[1] / "data" / "search_instances.toml"
 Frontier = tuple[Strategies, Floats, Floats]

@@ -3,8 +3,8 @@
     hypervolume ratio  H(strategies that fit) / H(exact frontier)                         (1)
     regret             fastest step found / fastest step there is - 1                     (2)
 
-H is the area of :mod:`search.hypervolume` up to all usable memory and twice the fastest step
-there is; ``wide`` is (1) up to the slowest step of the exact frontier instead, where what
+H is the area of :mod:`search.frontier.hypervolume` up to all usable memory and twice the fastest
+step there is; ``wide`` is (1) up to the slowest step of the exact frontier instead, where what
 needs little memory counts for more.
 """
 
@@ -19,8 +19,8 @@ from benchmarks.search_quality.algorithms import Algorithm
 from benchmarks.search_quality.exact import Exact
 from benchmarks.search_quality.instances import Instance
 from benchmarks.search_quality.task import Evaluation, Prices, Spent, Task
-from cost_models.units import Floats
-from search.hypervolume import hypervolume
+from cost_models.specs.units import Floats
+from search.frontier.hypervolume import hypervolume
 
 GOAL = 0.995
 """Share of the exact hypervolume that the seeded default search is to reach."""

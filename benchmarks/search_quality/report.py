@@ -16,7 +16,7 @@ from benchmarks.search_quality.exact import Exact
 from benchmarks.search_quality.instances import Instance
 from benchmarks.search_quality.measure import GOAL, Mark
 from benchmarks.search_quality.seeded import Beginning
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 NOTHING = "-"
 

@@ -1,6 +1,6 @@
 """Optuna's samplers, from nothing or from the points that an exploration starts from.
 
-The loop of :mod:`search.explore_run` without its storage and its workers: the same slots,
+The loop of :mod:`search.explore.run` without its storage and its workers: the same slots,
 seeds and constraints, and so the same trials.
 """
 
@@ -13,10 +13,10 @@ from optuna.distributions import BaseDistribution, IntDistribution
 
 from benchmarks.search_quality.instances import Instance
 from benchmarks.search_quality.task import Task
-from search.explore import quiet
-from search.explore_run import constrain
-from search.explore_sampler import Slotted
-from search.explore_start import points_of, solver_ends
+from search.explore.explore import quiet
+from search.explore.run import constrain
+from search.explore.sampler import Slotted
+from search.explore.start import points_of, solver_ends
 
 
 @dataclass(frozen=True, slots=True)

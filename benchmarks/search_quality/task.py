@@ -12,9 +12,9 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.search_quality.instances import Instance
-from cost_models.errors import SpecError
-from cost_models.strategy import Strategies, Strategy
-from search.census import legal_of
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Strategies, Strategy
+from search.sweep.census import legal_of
 
 MOST_AT_ONCE = 100_000
 """Strategies of a space that are priced before the searches begin."""

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from cost_models.catalog.files import build, line_of, read_text, read_toml
-from cost_models.cluster import Cluster, Gpu
-from cost_models.errors import SpecError, require_not_negative, require_positive
-from cost_models.units import GB, GIB
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.errors import SpecError, require_not_negative, require_positive
+from cost_models.specs.units import GB, GIB
 
 BITS_PER_BYTE = 8
 POOL = "pool"

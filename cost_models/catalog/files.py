@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 T = TypeVar("T")
 CATALOG = Path(__file__).parent

@@ -5,8 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 from cost_models.catalog.files import CATALOG, build, did_you_mean, names_in, read_toml
-from cost_models.errors import SpecError
-from cost_models.framework import Framework
+from cost_models.specs.errors import SpecError
+from cost_models.specs.framework import Framework
 
 DEFAULT_FRAMEWORK = "megatron-lm"
 

@@ -1,6 +1,6 @@
 """GPUs and clusters, found by name or read from a file.
 
-A GPU is one file of ``gpus/``: the fields of :class:`~cost_models.cluster.Gpu` in SI
+A GPU is one file of ``gpus/``: the fields of :class:`~cost_models.specs.cluster.Gpu` in SI
 units, a list of ``aliases`` and a ``sources`` table with one entry per number.  Keys of
 a cluster file are in :mod:`cost_models.catalog.cluster_files`.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cost_models.catalog.cluster_files import POOL, Pool, read_pools
 from cost_models.catalog.files import CATALOG, build, did_you_mean, line_of, names_in, read_toml
-from cost_models.cluster import Cluster, Gpu, alike, joined
-from cost_models.errors import SpecError
-from cost_models.units import GIB
+from cost_models.specs.cluster import Cluster, Gpu, alike, joined
+from cost_models.specs.errors import SpecError
+from cost_models.specs.units import GIB
 
 _MAKERS = ("nvidia", "tesla", "amd", "instinct")
 _SAY_N_GPUS = "put n_gpus in the file, or say how many on the command line"

@@ -5,8 +5,8 @@ from pathlib import Path
 from cost_models.catalog.files import did_you_mean
 from cost_models.catalog.hf_families import FAMILIES
 from cost_models.catalog.json_file import JsonFile
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 
 def load_hf_config(path: Path) -> ModelSpec:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cost_models.catalog.json_file import JsonFile
-from cost_models.model import MAX_LAYERS
+from cost_models.specs.model import MAX_LAYERS
 
 Fields = dict[str, Any]
 

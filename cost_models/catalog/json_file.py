@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cost_models.catalog.files import line_of, read_text
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _UNSET = -1
 

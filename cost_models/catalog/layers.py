@@ -15,8 +15,8 @@ Layers count from 0.
 import re
 from typing import Any
 
-from cost_models.errors import SpecError
-from cost_models.model import MAX_LAYERS
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import MAX_LAYERS
 
 _RANGE = re.compile(r"(\d{1,6})(?:\s*-\s*(\d{1,6}))?")
 _WORDS = {"all": (0, 1), "even": (0, 2), "odd": (1, 2)}

@@ -7,11 +7,11 @@ from pathlib import Path
 from cost_models.catalog.files import CATALOG, build, did_you_mean, line_of, names_in, read_toml
 from cost_models.catalog.hf_config import load_hf_config
 from cost_models.catalog.layers import parse_layers
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
-_ALIASES = CATALOG / "model_aliases.toml"
-_BEYOND = CATALOG / "models_beyond.toml"
+_ALIASES = CATALOG / "tables" / "model_aliases.toml"
+_BEYOND = CATALOG / "tables" / "models_beyond.toml"
 _LAYER_KEYS = ("moe_layers", "sliding_window_layers")
 
 

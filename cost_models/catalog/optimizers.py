@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from cost_models.catalog.files import CATALOG, build, did_you_mean, read_toml
-from cost_models.errors import SpecError
-from cost_models.framework import Optimizer
+from cost_models.specs.errors import SpecError
+from cost_models.specs.framework import Optimizer
 
 
 def optimizer_names() -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def load_optimizer(name: str) -> Optimizer:
 @cache
 def _optimizers() -> Mapping[str, Optimizer]:
     """Every optimizer under its name and its aliases."""
-    path = CATALOG / "optimizers.toml"
+    path = CATALOG / "tables" / "optimizers.toml"
     known: dict[str, Optimizer] = {}
     for name, table in read_toml(path).items():
         aliases = table.pop("aliases", [])

@@ -1,7 +1,11 @@
-"""What a legal layout is: one named rule for each thing that a launcher refuses."""
+"""What a legal layout is: one named rule for each thing that a launcher refuses.
 
-from cost_models.errors import SpecError
-from cost_models.strategy import Strategies, Strategy
+Imports no other room of search.  A new rule is a :class:`Rule` in the module of what it reads, with
+the sentence that a user will see and its numbers.
+"""
+
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Strategies, Strategy
 from search.rules.degrees import DEGREE_RULES
 from search.rules.habits import HABIT_RULES
 from search.rules.launchers import LAUNCHERS, Launcher, launcher_called

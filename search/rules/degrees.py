@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cost_models.strategy import ContextParallel, Order, Strategies
-from cost_models.units import Ints
+from cost_models.specs.strategy import ContextParallel, Order, Strategies
+from cost_models.specs.units import Ints
 from search.rules.rule import Mask, Problem, Rule, only
 
 KV_EITHER_WAY = only("megatron", "deepspeed", "any")

@@ -4,7 +4,7 @@ from math import ceil
 
 import numpy as np
 
-from cost_models.strategy import Recompute, Sharding, Strategies
+from cost_models.specs.strategy import Recompute, Sharding, Strategies
 from search.rules.rule import Mask, Problem, Rule, only
 
 

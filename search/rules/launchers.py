@@ -11,8 +11,15 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from cost_models.errors import SpecError
-from cost_models.strategy import ContextParallel, Order, Precision, Recompute, Schedule, Sharding
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Order,
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+)
 
 EVERY_RECOMPUTE = Recompute((Recompute.FULL << 1) - 1)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cost_models.strategy import Schedule, Strategies, Strategy
-from cost_models.units import Ints
+from cost_models.specs.strategy import Schedule, Strategies, Strategy
+from cost_models.specs.units import Ints
 from search.rules.rule import Mask, Problem, Rule, only
 
 STAGED_SCHEDULES = (Schedule.ZB_1P, Schedule.ZB_2P, Schedule.ZB_V, Schedule.DUALPIPE)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cost_models.strategy import Precision, Recompute, Strategies
+from cost_models.specs.strategy import Precision, Recompute, Strategies
 from search.rules.rule import Mask, Problem, Rule, only
 
 EXPERT_MODULES = Recompute.MOE | Recompute.SHARED_EXPERTS

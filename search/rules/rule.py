@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.cluster import Cluster
-from cost_models.model import ModelSpec
-from cost_models.strategy import Strategies, Strategy
-from cost_models.workload import Workload
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Strategies, Strategy
+from cost_models.specs.workload import Workload
 from search.rules.launchers import LAUNCHERS, Launcher, launcher_called
 
 Mask = NDArray[np.bool_]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cost_models.strategy import Order, Precision, Recompute, Sharding, Strategies
-from cost_models.units import Ints
+from cost_models.specs.strategy import Order, Precision, Recompute, Sharding, Strategies
+from cost_models.specs.units import Ints
 from search.rules.rule import Mask, Problem, Rule, only
 
 GATHERED = (Sharding.ZERO2, Sharding.FSDP, Sharding.HSDP)

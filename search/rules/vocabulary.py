@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cost_models.strategy import Strategies, Strategy
+from cost_models.specs.strategy import Strategies, Strategy
 from search.rules.launchers import LAUNCHERS, Launcher
 from search.rules.rule import Problem, Rule
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import autopar
-from autopar.inputs import default_batch
-from cost_models.strategy import Precision
+from autopar.job.inputs import default_batch
+from cost_models.specs.strategy import Precision
 
 ROOT = Path(autopar.__file__).parents[1]
 

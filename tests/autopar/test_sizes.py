@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from autopar.inputs import as_cluster
-from autopar.sizes import Objective, search_sizes, sizes_between
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
+from autopar.answers.sizes import Objective, search_sizes, sizes_between
+from autopar.job.inputs import as_cluster
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
 from search.result import Priced, SearchResult
 
 NARROW = {"tp": "1,2", "pp": "1,2"}

@@ -18,12 +18,12 @@ from benchmarks.search_quality.experts import expert_rows, expert_table, judged_
 from benchmarks.search_quality.instances import Instance, Mixed, load_suite
 from benchmarks.search_quality.measure import GOAL, Mark, marks, run
 from benchmarks.search_quality.task import Cost, Evaluation, Prices, Task
-from cost_models.step import step_time_s
-from cost_models.strategy import Strategies
-from search.census import legal_of
-from search.explore_options import Explore
-from search.explore_run import prices
+from cost_models.equations.step import step_time_s
+from cost_models.specs.strategy import Strategies
+from search.explore.options import Explore
+from search.explore.run import prices
 from search.plan import How, search_strategies
+from search.sweep.census import legal_of
 from tests.benchmarks.searches import Asked
 from tests.search.brute_force import block_frontier, not_beaten
 

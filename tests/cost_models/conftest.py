@@ -8,12 +8,12 @@ import pytest
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.optimizers import load_optimizer
-from cost_models.cluster import Cluster, Gpu
-from cost_models.constants import Constants
-from cost_models.model import ModelSpec
-from cost_models.step import StepCost, step_cost
-from cost_models.strategy import Strategies, Strategy
-from cost_models.workload import Workload
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import StepCost, step_cost
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Strategies, Strategy
+from cost_models.specs.workload import Workload
 
 Work = Callable[..., Workload]
 Price = Callable[..., StepCost]

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost_models.activations import LayerActivations, layer_activations
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.models import load_model
-from cost_models.framework import Framework
-from cost_models.model import ModelSpec
-from cost_models.strategy import Precision, Recompute, Strategies, Strategy
+from cost_models.counting.activations import LayerActivations, layer_activations
+from cost_models.specs.framework import Framework
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Precision, Recompute, Strategies, Strategy
 
 MEGATRON = load_framework("megatron-lm")
 MEGATRON_2022 = load_framework("megatron-lm-2022")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cost_models.batch import run_batch
-from cost_models.calibration import (
+from cost_models.calibrate.batch import run_batch
+from cost_models.calibrate.calibration import (
     SHIPPED,
     Effect,
     from_json,
@@ -18,12 +18,12 @@ from cost_models.calibration import (
     load_priors,
     to_json,
 )
+from cost_models.calibrate.predictions import predict_batch, predict_runs
+from cost_models.calibrate.recalibration import informative_runs, recalibrated
+from cost_models.calibrate.runs import Run, parse_run
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_gpu
-from cost_models.errors import SpecError
-from cost_models.predictions import predict_batch, predict_runs
-from cost_models.recalibration import informative_runs, recalibrated
-from cost_models.runs import Run, parse_run
+from cost_models.specs.errors import SpecError
 
 SHIPPED_CALIBRATION = load_calibration()
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cost_models.catalog.cluster_files import read_pools
 from cost_models.catalog.files import CATALOG
 from cost_models.catalog.gpus import cluster_names, load_cluster, load_gpu, load_pools
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
 
 FULL = """\
 name = "lab"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fit_micro import KERNELS
 from benchmarks.micro_rows import exchanges
-from cost_models.collectives import (
+from cost_models.equations.collectives import (
     Link,
     all_gather_s,
     all_reduce_s,
@@ -19,8 +19,8 @@ from cost_models.collectives import (
     reduce_scatter_s,
     send_s,
 )
-from cost_models.errors import SpecError
-from cost_models.units import Floats
+from cost_models.specs.errors import SpecError
+from cost_models.specs.units import Floats
 
 Collective = Callable[..., Floats]
 

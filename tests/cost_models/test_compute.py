@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from benchmarks.fit_micro import KERNELS
 from benchmarks.micro_rows import attentions, gemms, grouped_gemms
 from cost_models.catalog.gpus import load_gpu
-from cost_models.compute import (
+from cost_models.equations.compute import (
     AttentionEfficiency,
     GemmEfficiency,
     MemoryEfficiency,
@@ -21,8 +21,8 @@ from cost_models.compute import (
     gemm_s,
     memory_bound_s,
 )
-from cost_models.errors import SpecError
-from cost_models.units import Floats
+from cost_models.specs.errors import SpecError
+from cost_models.specs.units import Floats
 
 IDEAL = GemmEfficiency(
     peak_fraction=1, memory_fraction=1, exposed_fraction=0, half_depth=0, launch_s=0

@@ -7,11 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cost_models.cluster import Cluster, Gpu
-from cost_models.constants import Constants
-from cost_models.model import ModelSpec
-from cost_models.step import StepCost
-from cost_models.strategy import (
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import StepCost
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import (
     ContextParallel,
     Precision,
     Recompute,
@@ -20,8 +20,8 @@ from cost_models.strategy import (
     Strategies,
     Strategy,
 )
-from cost_models.units import Floats
-from cost_models.workload import Workload
+from cost_models.specs.units import Floats
+from cost_models.specs.workload import Workload
 
 Price = Callable[..., StepCost]
 Job = Callable[..., Workload]

@@ -8,14 +8,14 @@ import pytest
 
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster
-from cost_models.constants import Constants
-from cost_models.layer_time import LayerTime, layer_time
-from cost_models.model import ModelSpec
-from cost_models.step import step_time_s
-from cost_models.strategy import Precision, Strategies, Strategy
-from cost_models.work import step_work
-from cost_models.workload import Workload
+from cost_models.counting.work import step_work
+from cost_models.equations.constants import Constants
+from cost_models.equations.layer_time import LayerTime, layer_time
+from cost_models.equations.step import step_time_s
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Precision, Strategies, Strategy
+from cost_models.specs.workload import Workload
 
 Job = Callable[..., Workload]
 BRIDGE, BEFORE = "megatron-bridge", "megatron-bridge-26.04"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cost_models.catalog.gpus import gpu_names, load_gpu
-from cost_models.cluster import Gpu
-from cost_models.errors import SpecError
+from cost_models.specs.cluster import Gpu
+from cost_models.specs.errors import SpecError
 
 NOT_NUMBERS = {"name", "vendor", "architecture", "host", "sources"}
 GB = 1e9

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster, Gpu
-from cost_models.constants import Constants
-from cost_models.model import ModelSpec
-from cost_models.step import StepCost
-from cost_models.strategy import Order, Sharding, Strategy
-from cost_models.workload import Workload
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import StepCost
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Order, Sharding, Strategy
+from cost_models.specs.workload import Workload
 
 Price = Callable[..., StepCost]
 Job = Callable[..., Workload]

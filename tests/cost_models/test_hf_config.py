@@ -9,8 +9,8 @@ import pytest
 
 from cost_models.catalog.hf_families import FAMILIES
 from cost_models.catalog.models import load_model
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 CONFIGS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "hf_configs.json").read_text()

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster, Gpu
-from cost_models.constants import Constants
-from cost_models.layer_time import BlockTime, LayerTime, dispatch_s, layer_time, links
-from cost_models.model import ModelSpec
-from cost_models.strategy import ContextParallel, Precision, Recompute, Strategies, Strategy
-from cost_models.work import Work, step_work
-from cost_models.workload import Workload
+from cost_models.counting.work import Work, step_work
+from cost_models.equations.constants import Constants
+from cost_models.equations.layer_time import BlockTime, LayerTime, dispatch_s, layer_time, links
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import ContextParallel, Precision, Recompute, Strategies, Strategy
+from cost_models.specs.workload import Workload
 
 Job = Callable[..., Workload]
 Layer = Callable[..., LayerTime]

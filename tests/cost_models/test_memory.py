@@ -8,13 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cost_models.constants import Constants
-from cost_models.memory import MEMORY_TERMS, memory_parts, peak_memory_bytes
-from cost_models.model import ModelSpec
-from cost_models.partition import even_stage_layers
-from cost_models.step import StepCost
-from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategies, Strategy
-from cost_models.workload import Workload
+from cost_models.counting.partition import even_stage_layers
+from cost_models.equations.constants import Constants
+from cost_models.equations.memory import MEMORY_TERMS, memory_parts, peak_memory_bytes
+from cost_models.equations.step import StepCost
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import (
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+    Strategies,
+    Strategy,
+)
+from cost_models.specs.workload import Workload
 
 Price = Callable[..., StepCost]
 Work = Callable[..., Workload]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cost_models.metrics import (
+from cost_models.calibrate.metrics import (
     Judged,
     all_figures,
     error_figures,

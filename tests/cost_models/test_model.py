@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cost_models.catalog.models import load_model, model_names
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
 
 PUBLISHED = list(
     csv.DictReader(

@@ -7,7 +7,7 @@ import pytest
 from cost_models.catalog.files import CATALOG
 from cost_models.catalog.layers import parse_layers
 from cost_models.catalog.models import load_model, model_aliases, model_names
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 TINY_TOML = """
 n_layers = 6
@@ -61,7 +61,7 @@ def test_aliases_point_at_models_and_at_one_only() -> None:
 
 def test_no_alias_is_given_twice() -> None:
     """The file's lines and the table have the same number of aliases."""
-    text = (CATALOG / "model_aliases.toml").read_text()
+    text = (CATALOG / "tables" / "model_aliases.toml").read_text()
     listed = [line.partition("=")[2].count('"') // 2 for line in text.splitlines() if "=" in line]
     assert sum(listed) == len(model_aliases())
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cost_models.catalog.optimizers import load_optimizer, optimizer_names
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 
 @pytest.mark.parametrize("name", optimizer_names())

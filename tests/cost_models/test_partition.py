@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.models import load_model
-from cost_models.framework import Partition
-from cost_models.model import ModelSpec
-from cost_models.partition import (
+from cost_models.counting.partition import (
     StageLayers,
     even_stage_layers,
     representative_ranks,
     stage_layers,
 )
-from cost_models.strategy import Schedule, Strategies, Strategy
+from cost_models.specs.framework import Partition
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Schedule, Strategies, Strategy
 
 MEGATRON = load_framework("megatron-lm")
 RULES: tuple[Partition, ...] = ("even", "embedding_and_head_as_layers", "parameter_weight")

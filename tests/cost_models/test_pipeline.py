@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cost_models.pipeline import in_flight, pipeline_s
-from cost_models.strategy import Schedule
-from search.schedules import n_stages
-from search.simulate import Pipeline, Simulation, simulate
+from cost_models.equations.pipeline import in_flight, pipeline_s
+from cost_models.specs.strategy import Schedule
+from search.replay.schedules import n_stages
+from search.replay.simulate import Pipeline, Simulation, simulate
 
 CHUNKS = {Schedule.ZB_V: 2, Schedule.DUALPIPE: 2}
 SECONDS = st.integers(1, 20).map(lambda tenths: tenths / 10)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from cost_models.catalog.models import load_model
-from cost_models.constants import Constants
-from cost_models.model import ModelSpec
-from cost_models.step import StepCost
-from cost_models.strategy import Recompute, Schedule, Sharding, Strategy
-from cost_models.workload import Workload
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import StepCost
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.workload import Workload
 
 Price = Callable[..., StepCost]
 Work = Callable[..., Workload]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cost_models.errors import SpecError
-from cost_models.runs import (
+from cost_models.calibrate.runs import (
     REQUIRED,
     Run,
     UnknowableRunError,
@@ -16,8 +15,9 @@ from cost_models.runs import (
     read_table,
     slow_regime,
 )
-from cost_models.strategy import Recompute, Schedule
-from cost_models.units import GIB
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Recompute, Schedule
+from cost_models.specs.units import GIB
 
 DENSE = {
     "source": "here",

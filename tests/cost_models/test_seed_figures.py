@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster, Gpu
-from cost_models.constants import Constants
-from cost_models.strategy import Sharding, Strategy
-from cost_models.totals import job_memory_bytes
-from cost_models.workload import Workload
+from cost_models.equations.constants import Constants
+from cost_models.equations.totals import job_memory_bytes
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.strategy import Sharding, Strategy
+from cost_models.specs.workload import Workload
 
 Totals = Callable[..., dict[str, float]]
 TERA = 1e12

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.models import load_model, model_names
-from cost_models.model import ModelSpec
-from cost_models.partition import stage_layers
-from cost_models.shards import (
+from cost_models.counting.partition import stage_layers
+from cost_models.counting.shards import (
     dense_shards,
     expert_shards,
     layer_parameters,
@@ -20,7 +19,8 @@ from cost_models.shards import (
     tokens_per_rank,
     widths,
 )
-from cost_models.strategy import Sharding, Strategies, Strategy
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Sharding, Strategies, Strategy
 
 MEGATRON = load_framework("megatron-lm")
 

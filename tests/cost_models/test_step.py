@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster, Gpu
-from cost_models.constants import Constants
-from cost_models.partition import even_stage_layers
-from cost_models.step import TIME_TERMS, StepCost, step_time_s
-from cost_models.strategy import (
+from cost_models.counting.partition import even_stage_layers
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import TIME_TERMS, StepCost, step_time_s
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.strategy import (
     COLUMN_KINDS,
     ContextParallel,
     Order,
@@ -26,7 +26,7 @@ from cost_models.strategy import (
     Strategies,
     Strategy,
 )
-from cost_models.workload import Workload
+from cost_models.specs.workload import Workload
 
 Price = Callable[..., StepCost]
 Job = Callable[..., Workload]

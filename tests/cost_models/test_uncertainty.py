@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cost_models.calibration import load_calibration, load_priors
-from cost_models.constants import Constants
-from cost_models.uncertainty import Z80, fit_probability, interval, log_sd
-from cost_models.units import Floats
+from cost_models.calibrate.calibration import load_calibration, load_priors
+from cost_models.calibrate.uncertainty import Z80, fit_probability, interval, log_sd
+from cost_models.equations.constants import Constants
+from cost_models.specs.units import Floats
 
 CALIBRATION = load_calibration()
 KNOWN = {"architecture": "hopper", "host": "x86", "family": "megatron", "framework": "megatron-lm"}

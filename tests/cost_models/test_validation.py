@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cost_models.batch import run_batch
-from cost_models.calibration import load_calibration
-from cost_models.catalog.frameworks import load_framework
-from cost_models.catalog.models import load_model
-from cost_models.predictions import leaves_a_stage_empty
-from cost_models.validation import (
+from cost_models.calibrate.batch import run_batch
+from cost_models.calibrate.calibration import load_calibration
+from cost_models.calibrate.predictions import leaves_a_stage_empty
+from cost_models.calibrate.validation import (
     CALIBRATED_ON,
     RunTable,
     calibrate_table,
@@ -18,6 +16,8 @@ from cost_models.validation import (
     read_run_table,
     validate_table,
 )
+from cost_models.catalog.frameworks import load_framework
+from cost_models.catalog.models import load_model
 
 SHIPPED = load_calibration()
 HEADER = (

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster, Gpu
-from cost_models.model import ModelSpec
-from cost_models.strategy import ContextParallel, Order, Sharding, Strategies, Strategy
-from cost_models.work import Gemm, Group, Traffic, Work, concatenate, model_flop, step_work
-from cost_models.workload import Workload
+from cost_models.counting.work import Gemm, Group, Traffic, Work, concatenate, model_flop, step_work
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import ContextParallel, Order, Sharding, Strategies, Strategy
+from cost_models.specs.workload import Workload
 
 Job = Callable[..., Workload]
 some = settings(max_examples=50)

@@ -3,10 +3,10 @@
 from autopar.launchers.plan import Plan, Prediction
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster
-from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
-from cost_models.units import GIB
-from search.canonical import canonical_strategy
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.strategy import Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.units import GIB
+from search.space.canonical import canonical_strategy
 from tests.launchers.random_plans import workload
 
 

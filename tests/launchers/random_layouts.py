@@ -6,10 +6,17 @@ from random import Random
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster
-from cost_models.framework import Framework, Optimizer
-from cost_models.strategy import ContextParallel, Order, Precision, Recompute, Schedule, Strategy
-from cost_models.workload import Workload
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.framework import Framework, Optimizer
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Order,
+    Precision,
+    Recompute,
+    Schedule,
+    Strategy,
+)
+from cost_models.specs.workload import Workload
 from search.rules import LAUNCHERS, Launcher
 
 DENSE = ("llama3-8b", "llama3-70b", "llama2-7b")

@@ -6,9 +6,9 @@ from random import Random
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster
-from cost_models.framework import Framework, Optimizer
-from cost_models.strategy import (
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.framework import Framework, Optimizer
+from cost_models.specs.strategy import (
     ContextParallel,
     Order,
     Precision,
@@ -17,8 +17,8 @@ from cost_models.strategy import (
     Sharding,
     Strategy,
 )
-from cost_models.workload import Workload
-from search.canonical import canonical_strategy
+from cost_models.specs.workload import Workload
+from search.space.canonical import canonical_strategy
 
 MODELS = (
     "llama3-8b",

@@ -16,9 +16,9 @@ from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Recompute, Schedule, Sharding, Strategy
 from search.rules import Problem, broken_rules
 from tests.launchers.ask import ask, require
 from tests.launchers.random_layouts import random_plan, workload

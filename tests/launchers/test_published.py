@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from autopar.completion import Wanted, complete
-from autopar.foreign import gather
-from autopar.inputs import as_cluster, as_model, constants_for
+from autopar.job.completion import Wanted, complete
+from autopar.job.foreign import gather
+from autopar.job.inputs import as_cluster, as_model, constants_for
 from search.plan import price_strategies
 from search.result import Priced
 from tests.launchers.ask import package

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autopar import api
-from autopar.emission import plan_of
+from autopar.answers.emission import plan_of
 from autopar.launchers import launcher
 from autopar.launchers.plan import Plan
 from autopar.launchers.shell import read_script

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from cost_models.constants import Constants
-from cost_models.step import step_cost
-from cost_models.strategy import Recompute, Sharding, Strategies, Strategy
-from search.axes import AXES
-from search.blocks import blocks
-from search.canonical import canonical_strategy
-from search.layouts import grow_layouts
-from search.pareto import near_pareto
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import step_cost
+from cost_models.specs.strategy import Recompute, Sharding, Strategies, Strategy
+from search.frontier.pareto import near_pareto
 from search.rules import Problem, broken_rules, rules_for
 from search.rules.pipeline import STAGED_SCHEDULES
-from search.space import Space
+from search.space.axes import AXES
+from search.space.canonical import canonical_strategy
+from search.space.space import Space
+from search.sweep.blocks import blocks
+from search.sweep.layouts import grow_layouts
 
 CONSTANTS = Constants(framework_bytes=1e6, communicator_bytes=1e5)
 """Overheads that leave room on a tiny GPU."""

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from cost_models.strategy import ContextParallel, Order, Precision, Recompute, Schedule, Sharding
+from cost_models.specs.strategy import (
+    ContextParallel,
+    Order,
+    Precision,
+    Recompute,
+    Schedule,
+    Sharding,
+)
 from search.rules import Problem
 from tests.search.small_problems import dense, moe, problem
 

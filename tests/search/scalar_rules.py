@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
-from cost_models.strategy import Schedule
+from cost_models.specs.strategy import Schedule
 from search.rules import Problem
 
 Layout = SimpleNamespace

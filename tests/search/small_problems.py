@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from cost_models.cluster import Cluster, Gpu
-from cost_models.framework import Framework, Optimizer
-from cost_models.model import ModelSpec
-from cost_models.workload import Workload
+from cost_models.specs.cluster import Cluster, Gpu
+from cost_models.specs.framework import Framework, Optimizer
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.workload import Workload
 from search.rules import Problem
 
 GPU = Gpu(

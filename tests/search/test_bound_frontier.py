@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-import search.bound_frontier
-import search.levels
-from cost_models.step import step_time_s
-from search.bound_frontier import bound_frontier
-from search.census import take_census
-from search.codec import Codec
-from search.explore_options import Explore
-from search.explore_record import Question
-from search.explore_run import prices
-from search.explore_start import SLOW, solver_ends, start
-from search.hypervolume import hypervolume
+import search.sweep.bound_frontier
+import search.sweep.levels
+from cost_models.equations.step import step_time_s
+from search.explore.codec import Codec
+from search.explore.options import Explore
+from search.explore.record import Question
+from search.explore.run import prices
+from search.explore.start import SLOW, solver_ends, start
+from search.frontier.hypervolume import hypervolume
 from search.plan import How, search_strategies
 from search.result import SearchResult
 from search.rules import Problem
-from search.space import Space
+from search.space.space import Space
+from search.sweep.bound_frontier import bound_frontier
+from search.sweep.census import take_census
 from tests.search.brute_force import CONSTANTS, block_frontier
 from tests.search.small_problems import dense, moe, problem
 
@@ -77,7 +77,7 @@ def test_no_strategy_is_priced_for_the_bounds(monkeypatch: pytest.MonkeyPatch) -
         asked.append(bound)
         return step_time_s(*words, bound=bound)
 
-    monkeypatch.setattr(search.levels, "step_time_s", spy)
+    monkeypatch.setattr(search.sweep.levels, "step_time_s", spy)
     p, space = small(*SMALL[0])
     bound_frontier(p, CONSTANTS, take_census(p, space), threads=1)
 
@@ -118,7 +118,7 @@ def test_a_study_begins_at_its_bounds_and_every_seed_is_what_it_stands_for() -> 
 
 def test_a_space_too_vast_to_bound_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of it is bounded; the solver's ends come first, and no share is named."""
-    monkeypatch.setattr(search.bound_frontier, "MOST_ENTRIES", 1)
+    monkeypatch.setattr(search.sweep.bound_frontier, "MOST_ENTRIES", 1)
     p, space = small(*SMALL[1])
     census = take_census(p, space)
     asked = Question(p, space, CONSTANTS, Explore(), 0)

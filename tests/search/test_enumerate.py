@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autopar.inputs import as_cluster, as_model, as_workload
-from cost_models.constants import Constants
-from cost_models.errors import SpecError
-from cost_models.step import step_time_s
-from cost_models.strategy import Precision, Strategies
-from search import levels
-from search.axes import AXES
-from search.census import take_census
-from search.enumerate import sweep
-from search.layouts import grow_layouts
-from search.levels import Question
+from autopar.job.inputs import as_cluster, as_model, as_workload
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import step_time_s
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Strategies
 from search.plan import How, frontier_of, price_strategies, search_strategies
-from search.rows import rows_of
 from search.rules import Problem, rules_for
-from search.space import Space
+from search.space.axes import AXES
+from search.space.space import Space
+from search.sweep import levels
+from search.sweep.census import take_census
+from search.sweep.layouts import grow_layouts
+from search.sweep.levels import Question
+from search.sweep.rows import rows_of
+from search.sweep.sweep import sweep
 from tests.search.brute_force import (
     CONSTANTS,
     block_frontier,
@@ -148,7 +148,7 @@ def test_threads_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     p = large("8b", 16, "a100-40")
     space = narrowed(Space.full(p, Precision.BF16), 3, 4, ("dp", "tp", "pp", "recompute"))
     one, two = (sweep(p, space, Constants(), threads=n) for n in (1, 2))
-    monkeypatch.setattr("search.enumerate.CELLS", 2000)
+    monkeypatch.setattr("search.sweep.sweep.CELLS", 2000)
     monkeypatch.setattr(levels, "CELLS", 2000)
     small = sweep(p, space, Constants())
     rows = [frontier_of(p, swept.candidates, Constants()) for swept in (one, two, small)]

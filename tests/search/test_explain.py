@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cost_models.strategy import Recompute, Sharding, Strategies
-from search.explain import Illegal, Misfit, explain_empty, explain_illegal
-from search.layouts import grow_layouts
-from search.lean import leanest, min_memory
+from cost_models.specs.strategy import Recompute, Sharding, Strategies
+from search.feasible.explain import Illegal, Misfit, explain_empty, explain_illegal
 from search.rules import Problem, broken_rules, rules_for
-from search.space import Space
+from search.space.space import Space
+from search.sweep.layouts import grow_layouts
+from search.sweep.least_memory import leanest, min_memory
 from tests.search.small_problems import problem, without_nvlink
 
 GB = 1e9

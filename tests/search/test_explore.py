@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from cost_models.errors import SpecError
-from search.census import take_census
-from search.codec import Codec
-from search.explore_options import Explore
+from cost_models.specs.errors import SpecError
+from search.explore.codec import Codec
+from search.explore.options import Explore
 from search.plan import How, search_strategies
 from search.result import SearchResult
 from search.rules import broken_rules
-from search.space import Space
+from search.space.space import Space
+from search.sweep.census import take_census
 from tests.search.brute_force import CONSTANTS
 from tests.search.small_problems import dense, moe, problem
 

@@ -13,10 +13,10 @@ import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from search import explore_crew
-from search.explore_crew import OWNER, Crew
-from search.explore_sampler import Slotted
-from search.explore_storage import Store, open_store
+from search.explore import workers as explore_crew
+from search.explore.sampler import Slotted
+from search.explore.storage import Store, open_store
+from search.explore.workers import OWNER, Crew
 
 BOX: dict[str, BaseDistribution] = {"x": IntDistribution(0, 9)}
 pytestmark = [

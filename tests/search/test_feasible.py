@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cost_models.model import ModelSpec
-from cost_models.strategy import (
+from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import (
     ContextParallel,
     Order,
     Recompute,
@@ -20,13 +20,13 @@ from cost_models.strategy import (
     Strategies,
     Strategy,
 )
-from search.axes import AXES, KNOB_AXES
-from search.canonical import canonical_strategy
-from search.feasible import conflict, extreme_layouts, find_layouts, solve_layouts
-from search.layout_rules import ENCODERS
-from search.layouts import count_breaking, distinct_schedule, grow_layouts, layout_mask
+from search.feasible.feasible import conflict, extreme_layouts, find_layouts, solve_layouts
+from search.feasible.layout_rules import ENCODERS
 from search.rules import LAUNCHERS, LAYOUT_AXES, RULES, Problem, Rule, rules_for
-from search.space import Space, divisors
+from search.space.axes import AXES, KNOB_AXES
+from search.space.canonical import canonical_strategy
+from search.space.space import Space, divisors
+from search.sweep.layouts import count_breaking, distinct_schedule, grow_layouts, layout_mask
 from tests.search.scalar_rules import SCALAR_RULES
 from tests.search.small_problems import dense, moe, problem, without_nvlink
 
@@ -281,7 +281,8 @@ def test_extreme_layouts_are_the_ends_of_the_range() -> None:
 def test_the_solver_is_not_imported_before_it_is_needed() -> None:
     """Spaces, rules, blocks and explanations load without OR-Tools."""
     code = (
-        "import sys, search.space, search.rules, search.blocks, search.explain;"
+        "import sys, search.space.space, search.rules, search.sweep.blocks, "
+        "search.feasible.explain;"
         "sys.exit('ortools' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

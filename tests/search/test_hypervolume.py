@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.hypervolume import hypervolume, in_order_of_gain
+from search.frontier.hypervolume import hypervolume, in_order_of_gain
 from search.result import pareto_mask
 
 POINTS = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=12)

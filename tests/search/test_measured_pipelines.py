@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cost_models.strategy import Schedule
-from search.simulate import Pipeline, simulate
+from cost_models.specs.strategy import Schedule
+from search.replay.simulate import Pipeline, simulate
 
 MEASURED = """
 1.5B   8  3  24 18.522 18.086  9.337 0.601 1.5254 1.3740 1.3953 1.2414

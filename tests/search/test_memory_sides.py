@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autopar.inputs import as_cluster, as_model, as_workload
-from cost_models.constants import Constants
-from cost_models.strategy import Precision
-from search.census import take_census
-from search.knob_axes import grid
-from search.legality import Factor, LegalGrid, contract, count_true
-from search.levels import FLOOR, Question
-from search.memory_sides import MEMORY, fitting, memory_sides
-from search.rows import axes_called, dims_called
+from autopar.job.inputs import as_cluster, as_model, as_workload
+from cost_models.equations.constants import Constants
+from cost_models.specs.strategy import Precision
 from search.rules import Problem
-from search.space import Space
+from search.space.space import Space
+from search.sweep.census import take_census
+from search.sweep.knob_axes import grid
+from search.sweep.legality import Factor, LegalGrid, contract, count_true
+from search.sweep.levels import FLOOR, Question
+from search.sweep.memory_parts import MEMORY, fitting, memory_sides
+from search.sweep.rows import axes_called, dims_called
 
 
 def grids(model: str, gpus: int, launcher: str) -> tuple[Question, list[LegalGrid]]:

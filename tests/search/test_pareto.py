@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cost_models.strategy import Strategies
-from search.pareto import SLACK, Staircase, near_pareto, pareto_mask_of
+from cost_models.specs.strategy import Strategies
+from search.frontier.pareto import SLACK, Staircase, near_pareto, pareto_mask_of
 from search.result import pareto_mask
 
 COSTS = st.lists(

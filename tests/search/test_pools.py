@@ -6,18 +6,18 @@ from itertools import combinations, pairwise, permutations, product
 import numpy as np
 import pytest
 
-from cost_models.cluster import Cluster
-from cost_models.constants import Constants
-from cost_models.errors import SpecError
-from cost_models.pool_step import pooled_step
-from cost_models.step import step_cost, step_time_s
-from cost_models.strategy import Sharding, Strategies, Strategy
-from cost_models.workload import Workload
-from search.pool_replicas import fewest
-from search.pool_stages import ranks_of
-from search.pools import PoolResult, search_pools
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import step_cost, step_time_s
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Sharding, Strategies, Strategy
+from cost_models.specs.workload import Workload
+from cost_models.stages.pool_step import pooled_step
+from search.pools.pools import PoolResult, search_pools
+from search.pools.replicas import fewest
+from search.pools.stages import ranks_of
 from search.rules import Problem
-from search.space import Space
+from search.space.space import Space
 from tests.search.small_problems import ADAM, FRAMEWORK, GPU, dense
 
 FAST = replace(GPU, name="fast", peak_flop_per_s={"bf16": 3e12}, memory_bandwidth_Bps=2e11)

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cost_models.constants import Constants
-from cost_models.partition import even_stage_layers
-from cost_models.stage_cost import stage_costs
-from cost_models.step import step_cost
-from cost_models.strategy import Schedule, Strategies, Strategy
-from cost_models.work import step_work
+from cost_models.counting.partition import even_stage_layers
+from cost_models.counting.work import step_work
+from cost_models.equations.constants import Constants
+from cost_models.equations.step import step_cost
+from cost_models.specs.strategy import Schedule, Strategies, Strategy
+from cost_models.stages.stage_cost import stage_costs
 from search.plan import How, price_strategies, search_strategies
 from search.rules import Problem, broken_rules
-from search.space import Space
-from search.uneven import promise, stage_problem
+from search.space.space import Space
+from search.stages.uneven import promise, stage_problem
 from tests.search.small_problems import dense, moe, problem
 
 CONSTANTS = Constants(

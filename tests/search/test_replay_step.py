@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from autopar.inputs import as_cluster, as_framework, as_model, as_workload, constants_for
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
-from search.replay_step import StepReplay, replay_step
+from autopar.job.inputs import as_cluster, as_framework, as_model, as_workload, constants_for
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Recompute, Schedule, Sharding, Strategy
+from search.replay.replay_step import StepReplay, replay_step
 from search.rules import Problem
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cost_models.errors import SpecError
-from cost_models.strategy import Sharding, Strategies, Strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Sharding, Strategies, Strategy
 from search.rules import (
     RULES,
     broken_rules,

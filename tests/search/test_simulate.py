@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost_models.errors import SpecError
-from cost_models.strategy import Schedule
-from cost_models.units import Floats
-from search.schedules import Kind
-from search.simulate import Pipeline, Simulation, simulate
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Schedule
+from cost_models.specs.units import Floats
+from search.replay.schedules import Kind
+from search.replay.simulate import Pipeline, Simulation, simulate
 
 SECONDS = st.integers(1, 20).map(lambda tenths: tenths / 10)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cost_models.errors import SpecError
-from cost_models.strategy import (
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import (
     ContextParallel,
     Order,
     Precision,
@@ -19,12 +19,12 @@ from cost_models.strategy import (
     Strategies,
     Strategy,
 )
-from search.axes import KNOB_AXES
-from search.blocks import blocks
-from search.canonical import canonical, canonical_strategy, is_canonical
-from search.layouts import grow_layouts
 from search.rules import LAUNCHERS, LAYOUT_AXES, Problem, broken_rules, rules_for
-from search.space import Space, divisors
+from search.space.axes import KNOB_AXES
+from search.space.canonical import canonical, canonical_strategy, is_canonical
+from search.space.space import Space, divisors
+from search.sweep.blocks import blocks
+from search.sweep.layouts import grow_layouts
 from tests.search.small_problems import dense, moe, problem
 
 

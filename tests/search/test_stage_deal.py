@@ -5,9 +5,9 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from search.stage_deal import deal_alike, deal_in_order, layers_alike, relaxed
-from search.stage_problem import Proof, StagePlan, StageProblem
-from search.stages import plan_stages
+from search.stages.assignment import deal_alike, deal_in_order, layers_alike, relaxed
+from search.stages.problem import Proof, StagePlan, StageProblem
+from search.stages.stages import plan_stages
 
 
 def alike(rng: np.random.Generator, *, vpp: int = 1) -> StageProblem:

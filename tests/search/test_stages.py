@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cost_models.errors import SpecError
-from search.stages import Proof, StageProblem, plan_stages
+from cost_models.specs.errors import SpecError
+from search.stages.stages import Proof, StageProblem, plan_stages
 
 LLAMA_405B: dict[str, Any] = {
     "n_layers": 126,

@@ -7,8 +7,8 @@ from typing import Any
 from autopar.launchers.megatron_args.flags import ARGUMENTS, Values, within
 from autopar.launchers.megatron_args.layout import read_pattern
 from autopar.launchers.shell import Word
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision
 
 _MODEL_SAME = (
     *("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "kv_channels"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from autopar.launchers.shell import Word
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 FALLBACK = "vanilla_gpt_pretrain_config"
 RECIPES: Mapping[str, str] = {

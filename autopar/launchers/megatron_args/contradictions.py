@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autopar.launchers.megatron_args.flags import get
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _EXCLUSIVE = (
     ("fp16", "bf16"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autopar.launchers.megatron_args.flags import ARGUMENTS, Argument, Values, within
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _START = re.compile(r"-{8,} arguments -{8,}")
 _END = re.compile(r"-{8,} end of arguments -{8,}")

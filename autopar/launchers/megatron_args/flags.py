@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from autopar.launchers.shell import Word
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 Kind = Literal["int", "float", "str", "strs", "ints", "on", "off"]
 LARGEST = 10**9

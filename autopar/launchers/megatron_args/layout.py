@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 _LARGEST = 100_000
 """Characters or layers that a written layout may unfold to."""

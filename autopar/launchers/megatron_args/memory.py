@@ -5,8 +5,8 @@ from typing import Any
 
 from autopar.launchers.megatron_args.flags import Values, get
 from autopar.launchers.plan import Plan
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Recompute, Sharding
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Recompute, Sharding
 
 _MODULES = {
     Recompute.CORE_ATTN: "core_attn",

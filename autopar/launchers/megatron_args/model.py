@@ -6,8 +6,8 @@ from typing import Any
 
 from autopar.launchers.megatron_args.flags import Values, get
 from autopar.launchers.megatron_args.layout import read_pattern, write_pattern
-from cost_models.errors import SpecError
-from cost_models.model import ModelSpec, Norm, Position
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec, Norm, Position
 
 _NORMS: Mapping[str, Norm] = {"RMSNorm": "rmsnorm", "LayerNorm": "layernorm"}
 _POSITIONS: Mapping[Position, str] = {

@@ -7,10 +7,10 @@ from autopar.launchers.knobs import checked_stages
 from autopar.launchers.megatron_args.flags import Values, get
 from autopar.launchers.megatron_args.layout import read_layout, write_layout
 from autopar.launchers.plan import Plan
-from cost_models.errors import SpecError
-from cost_models.framework import Framework
-from cost_models.partition import even_stage_layers
-from cost_models.strategy import ContextParallel, Order, Schedule, Sharding
+from cost_models.counting.partition import even_stage_layers
+from cost_models.specs.errors import SpecError
+from cost_models.specs.framework import Framework
+from cost_models.specs.strategy import ContextParallel, Order, Schedule, Sharding
 
 _CP_COMM = {
     ContextParallel.P2P: "p2p",

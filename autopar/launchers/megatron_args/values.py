@@ -24,9 +24,9 @@ from autopar.launchers.megatron_args.parallel import (
     write_sharding,
 )
 from autopar.launchers.plan import Plan
-from cost_models.errors import SpecError
-from cost_models.strategy import Strategy
-from search.canonical import canonical_strategy
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Strategy
+from search.space.canonical import canonical_strategy
 
 BLACKWELL_ON = ("blackwell", "rubin")
 """GPU generations that overlap collectives with compute whatever the number of queues."""

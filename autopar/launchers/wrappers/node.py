@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from autopar.launchers.knobs import comments
 from autopar.launchers.plan import Emission, Plan
 from autopar.launchers.shell import quoted
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 SCRIPT = "run.sh"
 _TORCHRUN = """exec torchrun \\

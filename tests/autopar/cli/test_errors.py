@@ -164,9 +164,9 @@ main()
     "place",
     [
         ("click/core.py", "<module>"),
-        ("autopar/cli/search.py", "<module>"),
+        ("autopar/cli/commands/search.py", "<module>"),
         ("<string>", "__create_fn__"),
-        ("search/enumerate.py", "sweep"),
+        ("search/sweep/sweep.py", "sweep"),
         ("autopar/report/documents.py", "search_document"),
     ],
 )

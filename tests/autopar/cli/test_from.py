@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from autopar.emission import emit_plan
-from autopar.foreign import detect, gather
+from autopar.answers.emission import emit_plan
+from autopar.job.foreign import detect, gather
 from autopar.launchers import LAUNCHERS, WRAPPERS
 from autopar.launchers.plan import Plan
-from cost_models.strategy import Schedule, Sharding
+from cost_models.specs.strategy import Schedule, Sharding
 from tests.launchers.known_plans import known_plans
 
 Run = Callable[..., Any]

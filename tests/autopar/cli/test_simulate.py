@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import autopar
-from cost_models.strategy import Strategy
+from cost_models.specs.strategy import Strategy
 
 Run = Callable[..., Any]
 

@@ -13,8 +13,8 @@ from typing import Any
 import optuna
 import pytest
 
-from search.explore_storage import open_store
-from search.explore_study import RECORD
+from search.explore.storage import open_store
+from search.explore.study import RECORD
 from tests.autopar.cli.servers import QUOTED, free_port, postgres
 
 Run = Callable[..., Any]
@@ -56,7 +56,7 @@ def test_an_unreachable_storage(
 ) -> None:
     """It is named without its password, and nothing is lost."""
     pytest.importorskip("psycopg" if "psycopg" in scheme else "grpc")
-    monkeypatch.setattr("search.explore_storage.PATIENCE_S", 1)
+    monkeypatch.setattr("search.explore.storage.PATIENCE_S", 1)
     ran = run(f"{command} --storage {scheme}127.0.0.1:{free_port()}/db --study s")
     first, hint = lines(ran)
     assert "storage '" in first
@@ -107,7 +107,7 @@ def test_a_study_of_another_problem(run: Run, words: str, unlike: str, tmp_path:
 
 def test_a_study_of_another_calibration(run: Run, tmp_path: Path) -> None:
     """Constants of one's own ask another question."""
-    from cost_models.calibration import SHIPPED
+    from cost_models.calibrate.calibration import SHIPPED
 
     journal, mine = tmp_path / "j.log", tmp_path / "mine.json"
     made(run, f"--storage {journal} --study s")
@@ -151,7 +151,7 @@ def test_a_study_that_somebody_else_made(
     run: Run, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Optuna's own studies are left alone."""
-    monkeypatch.setattr("search.explore_study.RECORD_PATIENCE_S", 0.1)
+    monkeypatch.setattr("search.explore.study.RECORD_PATIENCE_S", 0.1)
     journal = tmp_path / "j.log"
     optuna.create_study(study_name="s", storage=open_store(str(journal)).storage)
     before = journal.read_bytes()

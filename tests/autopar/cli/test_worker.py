@@ -15,8 +15,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.explore_crew import OWNER
-from search.explore_storage import open_store
+from search.explore.storage import open_store
+from search.explore.workers import OWNER
 from search.result import pareto_mask
 from tests.autopar.cli.gated_samplers import GATE, HELD
 from tests.autopar.cli.servers import postgres, proxy

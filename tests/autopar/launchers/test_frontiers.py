@@ -6,10 +6,10 @@ from random import Random
 import pytest
 
 from autopar import api
-from autopar.emission import plan_of
+from autopar.answers.emission import plan_of
 from autopar.launchers import LAUNCHERS, launcher
 from autopar.launchers.knobs import effective
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 from search.result import SearchResult
 from search.rules.launchers import SAME_RULES
 

@@ -18,11 +18,11 @@ from autopar.launchers.knobs import effective
 from autopar.launchers.megatron_args.parallel import dealt_stages
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Recompute, Schedule, Sharding, Strategy
-from search.canonical import canonical_strategy
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Recompute, Schedule, Sharding, Strategy
 from search.rules import Problem, broken_rules
+from search.space.canonical import canonical_strategy
 from tests.launchers.golden import compare
 from tests.launchers.known_plans import known_plans
 from tests.launchers.random_plans import MODELS, random_plan

@@ -8,7 +8,7 @@ import pytest
 from autopar.launchers import megatron
 from autopar.launchers.megatron_args.flags import ARGUMENTS, LEGACY
 from autopar.launchers.plan import Emission, Plan
-from cost_models.partition import even_stage_layers
+from cost_models.counting.partition import even_stage_layers
 from search.rules import Problem, broken_rules
 from tests.launchers.ask import ask, megatron_case
 from tests.launchers.known_plans import known_plans

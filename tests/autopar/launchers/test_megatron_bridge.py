@@ -16,8 +16,8 @@ from autopar.launchers.megatron_args.bridge_recipes import recipes_in
 from autopar.launchers.megatron_args.parallel import dealt_stages
 from autopar.launchers.plan import Emission, Plan
 from autopar.launchers.shell import read_script
-from cost_models.errors import SpecError
-from cost_models.strategy import Precision, Recompute, Sharding
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Precision, Recompute, Sharding
 from search.rules import Problem, broken_rules
 from tests.launchers.ask import ask, package
 from tests.launchers.golden import compare

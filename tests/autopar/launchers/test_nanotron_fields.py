@@ -12,7 +12,7 @@ import yaml
 
 from autopar.launchers import nanotron
 from autopar.launchers.plan import Plan
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 from search.rules import Problem, broken_rules
 from tests.launchers.random_layouts import random_plan
 

@@ -17,10 +17,10 @@ from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Plan, Prediction
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
-from cost_models.strategy import Order, Precision, Recompute, Schedule, Sharding, Strategy
-from cost_models.units import GIB
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import Order, Precision, Recompute, Schedule, Sharding, Strategy
+from cost_models.specs.units import GIB
 from search.rules import Problem, broken_rules
 from tests.launchers.golden import compare
 from tests.launchers.random_layouts import MODELS, random_plan, workload

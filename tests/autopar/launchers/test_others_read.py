@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopar.launchers import launcher
-from cost_models.errors import SpecError
-from cost_models.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding
+from cost_models.specs.errors import SpecError
+from cost_models.specs.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding
 from tests.launchers.random_layouts import MODELS, random_plan
 
 TITAN_RECIPE = """

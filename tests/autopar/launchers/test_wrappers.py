@@ -13,8 +13,8 @@ from autopar import launchers
 from autopar.launchers import megatron
 from autopar.launchers.plan import Emission, Plan
 from autopar.launchers.wrappers.node import job_name
-from cost_models.cluster import Cluster
-from cost_models.errors import SpecError
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.errors import SpecError
 from tests.launchers.ask import ask_wrapper
 from tests.launchers.golden import compare
 from tests.launchers.known_plans import known_plans

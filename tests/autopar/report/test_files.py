@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autopar.report.files import check_writable, write_text
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 
 def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autopar.report.folder import check_folder, write_folder
-from cost_models.errors import SpecError
+from cost_models.specs.errors import SpecError
 
 FILES = {"a.sh": "echo a\n", "sub/b.py": "b = 1\n"}
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopar.cli.estimate import command
+from autopar.cli.commands.estimate import command
 from autopar.cli.strategy import strategy_of
 from autopar.report.strategy_words import changes, flags, layout_words, other_words
-from cost_models.strategy import (
+from cost_models.specs.strategy import (
     ContextParallel,
     Order,
     Precision,
@@ -17,8 +17,8 @@ from cost_models.strategy import (
     Sharding,
     Strategy,
 )
-from search.canonical import canonical_strategy
 from search.rules import LAUNCHERS
+from search.space.canonical import canonical_strategy
 
 DEGREE = st.sampled_from([1, 2, 4])
 SHARE = st.sampled_from([0.0, 0.5, 1.0])

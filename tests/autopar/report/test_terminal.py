@@ -8,8 +8,8 @@ import pytest
 
 from autopar import search
 from autopar.report.progress import Bar
-from autopar.report.search_view import print_search
 from autopar.report.terminal import Printer
+from autopar.report.views.search import print_search
 from search.result import SearchResult
 
 

@@ -1,0 +1,81 @@
+"""``autopar estimate``: one strategy, with its full breakdown of time and memory."""
+
+from typing import Any
+
+import click
+
+from autopar.cli.examples import ExampleCommand
+from autopar.cli.group import WRONG_INPUT, complain
+from autopar.cli.options import axis_options, json_option, problem_options
+from autopar.cli.problem import problem_of
+from autopar.cli.sources import from_option, job_of
+from autopar.job.inputs import constants_for
+from autopar.report.documents import estimate_document
+from autopar.report.files import STDOUT, check_writable, write_text
+from autopar.report.json_text import json_text
+from autopar.report.terminal import Printer, narrate
+from autopar.report.views.estimate import print_estimate
+from autopar.report.views.improve import read_document, read_lines
+from autopar.report.views.search import problem_line, workload_line
+from cost_models.equations.totals import job_memory_bytes
+from search.plan import price_strategies
+from search.rules import broken_rules
+
+
+@click.command(
+    "estimate",
+    cls=ExampleCommand,
+    examples=(
+        "autopar estimate --model 70b --gpus 512 --tp 4 --pp 4 --sharding zero1",
+        "autopar estimate --model 405b --tp 8 --seq-len 8192 --global-batch 4 --micro-batch-size 4",
+        "autopar estimate --from train.sh",
+    ),
+)
+@from_option
+@problem_options
+@axis_options
+@click.option("--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order.")
+@click.option("--force", is_flag=True, help="Price it even where it breaks rules.")
+@json_option
+def command(**options: Any) -> int:
+    """One strategy, with its full breakdown of time and memory.
+
+    Data parallel takes the GPUs that the other degrees leave.  A strategy that breaks
+    rules is refused with all of them; see also `autopar explain`.
+
+    With --from, the strategy is the one of a launcher's files, priced whatever it breaks.
+    """
+    check_writable("--json", options["json_path"])
+    job = job_of(options) if options["sources"] else None
+    if job is None:
+        problem, strategy = problem_of(options, launcher=options["launcher"] or "any")
+    else:
+        problem, strategy = job.problem, job.strategy
+    broken = broken_rules(problem, strategy)
+    if broken and job is None and not options["force"]:
+        for rule, why in broken:
+            complain(f"{rule.name}: {why}")
+        click.echo("hint: --force prices it all the same", err=True)
+        return WRONG_INPUT
+    framework = problem.workload.framework
+    constants = constants_for(problem.cluster, framework, options["calibration"])
+    row = price_strategies(problem, [strategy], constants)[0]
+    totals = job_memory_bytes(problem.model, problem.cluster, problem.workload, strategy, constants)
+    path = options["json_path"]
+    if path is not None:
+        document = estimate_document(problem, row, totals, [rule.name for rule, _ in broken])
+        if job is not None:
+            document["launcher"] = job.launcher
+            document["read"] = read_document(job)
+        write_text("--json", path, json_text(document))
+        if path == STDOUT:
+            return 0
+        narrate(f"wrote {path}")
+    printer = Printer()
+    if job is not None:
+        printer.lines(read_lines(job), style="dim")
+    printer.line(problem_line(problem.model, problem.cluster))
+    printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
+    printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")
+    print_estimate(printer, row, problem.cluster, totals)
+    return 0

@@ -1,0 +1,99 @@
+"""``autopar improve``: a better plan for a job that exists, change by change."""
+
+from collections.abc import Mapping
+from shlex import quote
+from typing import Any
+
+import click
+
+from autopar.answers.improvement import Improvement, improve
+from autopar.cli.examples import ExampleCommand
+from autopar.cli.group import NOTHING_FITS, complain
+from autopar.cli.options import axis_options, json_option, problem_options
+from autopar.cli.sources import from_option, job_of
+from autopar.job.inputs import constants_for
+from autopar.report.files import STDOUT, check_writable, write_text
+from autopar.report.json_text import json_text
+from autopar.report.progress import Bar
+from autopar.report.terminal import Printer, narrate
+from autopar.report.views.improve import (
+    improve_document,
+    nothing_better,
+    print_improvement,
+    read_lines,
+)
+from autopar.report.views.search import problem_line, workload_line
+
+_LONGEST = 120
+"""Characters of sources that are worth repeating."""
+
+
+@click.command(
+    "improve",
+    cls=ExampleCommand,
+    examples=(
+        "autopar improve --from train.sh",
+        "autopar improve --from ds_config.json --model 8b --gpus 64 --keep tp,micro_batch_size",
+        "autopar improve --from train.sh --json better.json",
+    ),
+)
+@from_option
+@click.option("--keep", default="", metavar="KNOB,KNOB", help="Knobs that stay as they are.")
+@click.option(
+    "--space",
+    default="core",
+    show_default=True,
+    metavar="core|full",
+    help="How much is open beside what the job has.",
+)
+@problem_options
+@axis_options
+@json_option
+def command(**options: Any) -> int:
+    """A better plan for a job that exists, and what each change of it saves.
+
+    The model, the GPUs, the batch, the sequence and the precision stay.  What is typed
+    beside --from replaces what the files say.
+    """
+    check_writable("--json", options["json_path"])
+    if not options["sources"]:
+        raise click.UsageError("--from is missing")
+    job = job_of(options)
+    constants = constants_for(
+        job.problem.cluster, job.problem.workload.framework, options["calibration"]
+    )
+    keep = [name for name in options["keep"].split(",") if name.strip()]
+    with Bar("searching") as progress:
+        found = improve(job, constants, keep=keep, space=options["space"], progress=progress)
+    path = options["json_path"]
+    if path is not None:
+        write_text("--json", path, json_text(improve_document(found)))
+    if path != STDOUT:
+        _print(found, options)
+        if path is not None:
+            narrate(f"wrote {path}")
+    if not found.searched.frontier:
+        return complain(nothing_better(found), code=NOTHING_FITS)
+    return 0
+
+
+def _print(found: Improvement, options: Mapping[str, Any]) -> None:
+    printer, job = Printer(), found.job
+    printer.lines(read_lines(job), style="dim")
+    printer.line(problem_line(job.problem.model, job.problem.cluster))
+    precision = job.strategy.precision.label
+    printer.line(workload_line(job.problem.workload, precision, job.problem.launcher.title))
+    print_improvement(printer, found)
+    if found.better is not None:
+        printer.line()
+        printer.lines(_next_lines(job.launcher, options), whole=True)
+
+
+def _next_lines(launcher: str, options: Mapping[str, Any]) -> list[str]:
+    """What to type to get the better plan's files."""
+    written = options["json_path"]
+    sources = " ".join(f"--from {quote(word)}" for word in options["sources"])
+    again = sources if len(sources) <= _LONGEST else "..."
+    first = [] if written else [f"  autopar improve {again} --json better.json"]
+    document = quote(written or "better.json")
+    return ["next:", *first, f"  autopar emit {document} --launcher {launcher} --out DIR"]

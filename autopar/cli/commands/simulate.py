@@ -1,0 +1,75 @@
+"""``autopar simulate``: one step of one strategy, replayed as events."""
+
+from typing import Any
+
+import click
+
+from autopar.cli.examples import ExampleCommand
+from autopar.cli.group import WRONG_INPUT, complain
+from autopar.cli.options import axis_options, json_option, problem_options
+from autopar.cli.problem import problem_of
+from autopar.job.inputs import constants_for
+from autopar.report.files import STDOUT, check_writable, write_text
+from autopar.report.json_text import json_line, json_text
+from autopar.report.terminal import Printer, narrate
+from autopar.report.views.search import problem_line, workload_line
+from autopar.report.views.simulate import print_simulation, simulation_document
+from search.replay.replay_step import replay_step
+from search.rules import broken_rules
+
+
+@click.command(
+    "simulate",
+    cls=ExampleCommand,
+    examples=(
+        "autopar simulate --model 70b --gpus 512 --tp 4 --pp 8 --vpp 10 --sharding zero1",
+        "autopar simulate --model 8b --gpus 8 --pp 4 --stage-layers 8,9,9,6 --trace step.json",
+    ),
+)
+@problem_options
+@axis_options
+@click.option("--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order.")
+@click.option("--force", is_flag=True, help="Replay it even where it breaks rules.")
+@click.option(
+    "--trace",
+    "trace_path",
+    metavar="PATH|-",
+    help="Write every event for Perfetto or chrome://tracing.",
+)
+@json_option
+def command(**options: Any) -> int:
+    """One step of one strategy, replayed as events.
+
+    Every forward, backward and weight-gradient pass of every micro-batch finds its own
+    time: what the closed form says of bubbles and memory is put to the test.
+    """
+    path, trace = options["json_path"], options["trace_path"]
+    check_writable("--json", path)
+    check_writable("--trace", trace)
+    if path == trace == STDOUT:
+        raise click.UsageError("--json - and --trace - both want standard output")
+    problem, strategy = problem_of(options, launcher=options["launcher"] or "any")
+    broken = broken_rules(problem, strategy)
+    if broken and not options["force"]:
+        for rule, why in broken:
+            complain(f"{rule.name}: {why}")
+        click.echo("hint: --force replays it all the same", err=True)
+        return WRONG_INPUT
+    framework = problem.workload.framework
+    constants = constants_for(problem.cluster, framework, options["calibration"])
+    replay = replay_step(problem, strategy, constants)
+    if trace is not None:
+        write_text("--trace", trace, json_line(replay.simulation.trace()))
+    if path is not None:
+        write_text("--json", path, json_text(simulation_document(replay)))
+    for written in (trace, path):
+        if written not in (None, STDOUT):
+            narrate(f"wrote {written}")
+    if STDOUT in (path, trace):
+        return 0
+    printer = Printer()
+    printer.line(problem_line(problem.model, problem.cluster))
+    printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
+    printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")
+    print_simulation(printer, replay)
+    return 0

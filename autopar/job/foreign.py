@@ -1,0 +1,236 @@
+"""Files and commands of others: gathered, told apart, and handed to the reader they belong to."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autopar.launchers import LAUNCHERS, launcher
+from autopar.launchers.documents import hf_model, parse_json
+from autopar.launchers.plan import Reading
+from cost_models.catalog.files import read_text
+from cost_models.specs.errors import SpecError
+from cost_models.specs.model import ModelSpec
+
+STDIN, COMMAND = "-", "command"
+_CHOICE = "::"
+_LARGEST_BYTES = 16 * 2**20
+_MOST_FILES = 200
+_SUFFIXES = (".sh", ".sbatch", ".slurm", ".py", ".json", ".yaml", ".yml", ".txt", ".log", "")
+_STARTERS = ("run.sh", "job.sbatch", "trainjob.yaml", "jobset.yaml", "skypilot.yaml")
+"""What a wrapper adds to a launcher's own files."""
+
+_SIGNS: Mapping[str, tuple[str, ...]] = {
+    "megatron": (
+        r"--(tensor|pipeline|context|expert)-(model-)?parallel-size\b",
+        r"\bpretrain_\w+\.py\b",
+        r"--num-layers\b",
+        r"--micro-batch-size\b",
+        r"^\W*(\[\w+\]:)?\s*tensor_model_parallel_size \.{3,}",
+    ),
+    "megatron-bridge": (
+        r"\brun_recipe\.py\b|--recipe(_name|-name)?[ =]",
+        r"\bmegatron\.bridge\b",
+        r"\bmodel\.(tensor|pipeline)_model_parallel_size\b",
+        r"\bdef \w+_config\b[^\n]*ConfigContainer",
+        r"\bcfg\.model\.",
+    ),
+    "torchtitan": (
+        r"\btorchtitan\b",
+        r"--parallelism\.\w+|--training\.\w+",
+        r"\bTrainer\.Config\b",
+        r"\brun_train\.sh\b|--module[ =]\S+ +--config[ =]",
+    ),
+    "deepspeed": (
+        r'"zero_optimization"',
+        r'"train_(micro_)?batch_size(_per_gpu)?"',
+        r'"zero_allow_untested_optimizer"|"wall_clock_breakdown"|"activation_checkpointing"',
+    ),
+    "accelerate": (
+        r"^distributed_type:",
+        r"^(fsdp_config|parallelism_config):",
+        r"^compute_environment:",
+        r"^num_processes:",
+    ),
+    "nanotron": (
+        r"^parallelism:",
+        r"^tokens:",
+        r"^\s+(pp_engine|tp_mode|recompute_layer):",
+        r"^\s+(micro_batch_size|batch_accumulation_per_replica):",
+    ),
+    "maxtext": (
+        r"\b(ici|dcn)_\w+_parallelism\b",
+        r"^base_config:|\bbase\.yml\b",
+        r"\bper_device_batch_size\b",
+        r"\bmaxtext\b|\bMaxText\b",
+        r"\bmax_target_length\b",
+    ),
+}
+"""What each launcher's files look like; the one with the most signs is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Texts by name, and the function that is meant where one of them has several."""
+
+    files: Mapping[str, str]
+    choice: str | None = None
+    model: ModelSpec | None = None
+    """The model of a ``config.json`` beside them."""
+
+    @property
+    def title(self) -> str:
+        """Their names in few words."""
+        first, *more = self.files
+        return f"{first} and {len(more)} more" if more else first
+
+
+def gather(words: Sequence[str]) -> Sources:
+    """Texts behind paths, directories, ``-`` and commands; ``FILE.py::NAME`` names a function.
+
+    Raises
+    ------
+    SpecError
+        In one line for a path that is not there or cannot be read as text.
+    """
+    files: dict[str, str] = {}
+    choice = None
+    for word in words:
+        path, found = _split(word)
+        choice = found or choice
+        if word == STDIN:
+            files[STDIN] = sys.stdin.read(_LARGEST_BYTES)
+        elif path is not None and path.is_dir():
+            files |= _directory(path)
+        elif path is not None:
+            files[str(path)] = _text(path)
+        elif re.search(r"\s|=|^--", word):
+            files[COMMAND] = f"{files.get(COMMAND, '')}{word}\n"
+        else:
+            raise SpecError(
+                f"--from {word!r:.80}: no such file", hint="a command is quoted as one word"
+            )
+    models = [name for name, text in files.items() if _is_hf_config(name, text)]
+    model = hf_model(files[models[-1]], name=models[-1]) if models else None
+    own = {name: text for name, text in files.items() if name not in models}
+    if not any(text.strip() for text in own.values()):
+        raise SpecError(f"--from {' '.join(words):.80}: nothing to read in there")
+    return Sources(own, choice, model)
+
+
+def _split(word: str) -> tuple[Path | None, str | None]:
+    """The path in a word, if there is one, and the function named behind it."""
+    head, mark, choice = word.rpartition(_CHOICE)
+    for text, chosen in ((word, None), (head, choice)) if mark else ((word, None),):
+        try:
+            path = Path(text).expanduser()
+            if text and path.exists():
+                return path, chosen
+        except (OSError, RuntimeError, ValueError):  # too long, nobody's home, or a null byte
+            continue
+    return None, None
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.is_file() and path.stat().st_size > _LARGEST_BYTES:
+            raise SpecError(f"{path}: is too large for a configuration")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot read: {error.strerror}") from None
+    return read_text(path)
+
+
+def _directory(folder: Path) -> dict[str, str]:
+    """Files of a directory that a launcher could read, those of wrappers left out."""
+    try:
+        paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _SUFFIXES)
+    except OSError as error:
+        raise SpecError(f"{folder}: cannot read: {error.strerror}") from None
+    own = [p for p in paths if p.name not in _STARTERS and not p.name.startswith(".")]
+    if not own:
+        raise SpecError(f"{folder}: no configuration in there")
+    if len(own) > _MOST_FILES:
+        raise SpecError(f"{folder}: {len(own)} files, too many for one run", hint="name the file")
+    return {str(path): _text(path) for path in own}
+
+
+def _is_hf_config(name: str, text: str) -> bool:
+    if not name.endswith(".json") or '"model_type"' not in text:
+        return False
+    return isinstance(parse_json(text, name=name).values.get("model_type"), str)
+
+
+def detect(sources: Sources) -> str:
+    """The launcher whose files these look like; raises SpecError where none stands out."""
+    text = "\n".join((*sources.files, *sources.files.values()))
+    scores = {
+        name: sum(bool(re.search(sign, text, re.MULTILINE)) for sign in signs)
+        for name, signs in _SIGNS.items()
+    }
+    best = max(scores.values())
+    leaders = [name for name, score in scores.items() if score == best]
+    if best == 0 or len(leaders) > 1:
+        could = f"{' or '.join(leaders)}?" if best else "none is known"
+        raise SpecError(
+            f"{sources.title}: whose files are these? {could}",
+            hint=f"say it: --launcher; known: {', '.join(LAUNCHERS)}",
+        )
+    return leaders[0]
+
+
+def read_foreign(sources: Sources, name: str, gpus: int | None = None) -> Reading:
+    """What the files say in the words of launcher ``name``, on ``gpus`` where that is asked.
+
+    Raises
+    ------
+    SpecError
+        With the file, and the line or field, for what cannot be read.
+    """
+    launcher(name)  # complains about an unknown one
+    return _READERS[name](sources, gpus)
+
+
+def _megatron(sources: Sources, gpus: int | None) -> Reading:
+    reading: Reading = launcher("megatron").read(sources.files, world_size=gpus)
+    return reading
+
+
+def _bridge(sources: Sources, gpus: int | None) -> Reading:
+    reading: Reading = launcher("megatron-bridge").read(
+        sources.files, world_size=gpus, recipe=sources.choice
+    )
+    return reading
+
+
+def _torchtitan(sources: Sources, gpus: int | None) -> Reading:
+    added = {}
+    if sources.choice is not None:
+        added["choice"] = f"CONFIG={sources.choice}\n"
+    if gpus is not None:
+        added["gpus"] = f"NGPU={gpus}\n"
+    reading: Reading = launcher("torchtitan").read({**sources.files, **added})
+    return reading
+
+
+def _maxtext(sources: Sources, gpus: int | None) -> Reading:
+    reading: Reading = launcher("maxtext").read(sources.files, world_size=gpus)
+    return reading
+
+
+def _plain(name: str) -> Callable[[Sources, int | None], Reading]:
+    def read(sources: Sources, gpus: int | None) -> Reading:
+        del gpus
+        reading: Reading = launcher(name).read(sources.files)
+        return reading
+
+    return read
+
+
+_READERS: Mapping[str, Callable[[Sources, int | None], Reading]] = {
+    "megatron": _megatron,
+    "megatron-bridge": _bridge,
+    "torchtitan": _torchtitan,
+    "maxtext": _maxtext,
+    **{name: _plain(name) for name in ("deepspeed", "accelerate", "nanotron")},
+}

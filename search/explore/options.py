@@ -1,0 +1,43 @@
+"""How Optuna is to explore; apart from what does it, so that nobody imports Optuna to ask."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cost_models.specs.errors import SpecError
+
+Seeds = Literal["bounds", "solver", "none"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after which something is kept; ``hint`` says what, and how to go on."""
+
+    def __init__(self, hint: str | None = None) -> None:
+        super().__init__("interrupted")
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explore:
+    """Budget, sampler and memory of an exploration."""
+
+    trials: int = 500
+    """Strategies to price, seeds among them."""
+    timeout_s: float | None = None
+    sampler: str = "nsga2"
+    """``nsga2``, ``nsga3``, ``tpe``, ``random``, ``gp``, or the import path of any sampler."""
+    storage: str | None = None
+    """Where trials are kept: a URL of a database or of Optuna's proxy (``grpc://host:port``),
+    or the path of a journal file."""
+    study: str | None = None
+    """Name of the study in there; an existing one of the same problem is continued."""
+    seeds: Seeds = "bounds"
+    """``bounds`` starts from the strategies whose lower bounds no other's beat, ``solver`` from
+    the constraint solver's layouts of least memory, ``none`` from nothing."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise SpecError(f"trials must be >= 1, got {self.trials}")
+        if self.seeds not in get_args(Seeds):
+            raise SpecError(
+                f"unknown seeds {self.seeds!r}", hint=f"known: {', '.join(get_args(Seeds))}"
+            )
