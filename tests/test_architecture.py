@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def imported(path: Path) -> Iterator[str]:
     return (name.split(".")[0] for name in full_names(path))
 
 
+@cache
 def module_graph() -> dict[str, set[str]]:
     """Every module of the three packages, with those of them that it imports."""
     files = {
