@@ -47,7 +47,6 @@ STILL_CROWDED = {
     "search/explore",
     "autopar/launchers",
     "autopar/launchers/megatron_args",
-    "benchmarks",
 }
 """To be parted."""
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import benchmarks.judging as judging
-from benchmarks.accuracy import broken_bounds
-from benchmarks.accuracy_table import readme_with
+from benchmarks.accuracy import judging
+from benchmarks.accuracy.bounds import broken_bounds
+from benchmarks.accuracy.table import readme_with
 from benchmarks.leave_out import Fold, by_model, by_source
 from benchmarks.measured import (
     PUBLISHED_CSV,

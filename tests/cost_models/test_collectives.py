@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.fit_micro import KERNELS
-from benchmarks.micro_rows import exchanges
+from benchmarks.fit.kernels import KERNELS
+from benchmarks.fit.micro_rows import exchanges
 from cost_models.equations.collectives import (
     Link,
     all_gather_s,

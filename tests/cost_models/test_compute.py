@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from benchmarks.fit_micro import KERNELS
-from benchmarks.micro_rows import attentions, gemms, grouped_gemms
+from benchmarks.fit.kernels import KERNELS
+from benchmarks.fit.micro_rows import attentions, gemms, grouped_gemms
 from cost_models.catalog.gpus import load_gpu
 from cost_models.equations.compute import (
     AttentionEfficiency,

@@ -1,27 +1,15 @@
-"""How wrong the cost model is on runs that it was not fitted to.
-
-``python -m benchmarks.accuracy`` leaves out one source after the other, and one model after
-the other of the largest sweep, judges each by a fit that never saw it, and writes
-``results/accuracy.json``, ``results/accuracy.md`` and the README's table.  With ``--check``
-nothing is written, and the exit code is 1 where a figure is worse than its bound in
-``accuracy_bounds.toml`` or the README's table is not the written one.  ``--set-bounds``
-also states new bounds: what is reached, with a little slack.
-"""
+"""Figures of how wrong the cost model is on runs that it was not fitted to."""
 
 import hashlib
-import json
-import sys
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autopar.report.files import write_text
-from benchmarks.accuracy_table import markdown, misses_of, readme_with
-from benchmarks.judging import CALIBRATE_ON, SEEDS, Judgement, judge_all, predictions_of
+from benchmarks.accuracy.judging import CALIBRATE_ON, SEEDS, Judgement, judge_all, predictions_of
+from benchmarks.accuracy.naive import naive_step_time_s
+from benchmarks.accuracy.table import misses_of
 from benchmarks.leave_out import by_model, by_source
 from benchmarks.measured import (
     PUBLISHED_CSV,
@@ -32,7 +20,6 @@ from benchmarks.measured import (
     load_measured,
     predict,
 )
-from benchmarks.naive import naive_step_time_s
 from cost_models.calibrate.calibration import load_calibration
 from cost_models.calibrate.fitting import Fit, calibration_of
 from cost_models.calibrate.metrics import (
@@ -49,11 +36,7 @@ from cost_models.calibrate.validation import read_run_table
 from cost_models.specs.strategy import Precision
 from cost_models.specs.units import Floats
 
-HERE = Path(__file__).parent
-JSON, MARKDOWN = HERE / "results" / "accuracy.json", HERE / "results" / "accuracy.md"
-BOUNDS = HERE / "accuracy_bounds.toml"
-README = HERE.parent / "README.md"
-FULL_RECOMPUTE_CSV = HERE / "data" / "korthikanti_full.csv"
+FULL_RECOMPUTE_CSV = RUNS_CSV.with_name("korthikanti_full.csv")
 KORTHIKANTI, PLAYBOOK, VTRAIN = "korthikanti-2022", "ultrascale-playbook", "vtrain-single"
 SWEEP_TP = 8
 """Tensor-parallel degrees inside a node: beyond, the sweep is bound by its network."""
@@ -212,90 +195,3 @@ def _calibrated(measured: Measured, judgements: Sequence[Judgement]) -> dict[str
         "by_source": found,
         "worst_large_source": {"median_error": max(large)},
     }
-
-
-def broken_bounds(figures: Mapping[str, Any], bounds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every figure that is worse than its bound, in words."""
-    broken = []
-    for bound in bounds:
-        value = figure_at(figures, bound["figure"])
-        low, high = bound.get("least", -np.inf), bound.get("most", np.inf)
-        if not low <= value <= high:
-            limits = " and ".join(f"{k} {bound[k]}" for k in ("least", "most") if k in bound)
-            broken.append(f"{bound['figure']} is {value}, bound: at {limits}")
-    return broken
-
-
-BOUNDED = (
-    "left_out_source/complete_layouts/step_time/median_error",
-    "left_out_source/worst_large_source/step_time/median_error",
-    "left_out_source/moe/step_time/median_error",
-    "left_out_source/fp8_and_below/step_time/median_error",
-    "left_out_source/by_source/vtrain-single/step_time/median_error",
-    "left_out_source/all/sweeps/median_spearman",
-    "left_out_source/all/sweeps/median_regret",
-    "left_out_source/all/sweeps/p90_regret",
-    "left_out_source/all/memory/median_error",
-    "left_out_source/all/out_of_memory/balanced_accuracy",
-    "left_out_source/all/out_of_memory/failed_among_safe",
-    "left_out_source/all/step_time/coverage_80",
-    "left_out_model/step_time/median_error",
-    "korthikanti_eight/mean_error",
-    "calibrated_on/worst_large_source/median_error",
-)
-"""Figures that continuous integration holds to a bound."""
-SLACK, LEAST_SLACK = 0.05, 0.003
-
-
-def figure_at(figures: Mapping[str, Any], path: str) -> float:
-    """The figure that a path of keys names."""
-    value: Any = figures
-    for key in path.split("/"):
-        value = value[key]
-    return float(value)
-
-
-def bounds_of(figures: Mapping[str, Any]) -> str:
-    """Bounds that the figures keep with a little slack, as TOML."""
-    lines = [
-        "# What the accuracy table must not fall behind; python -m benchmarks.accuracy --check"
-    ]
-    for path in BOUNDED:
-        value = figure_at(figures, path)
-        name = path.rsplit("/", maxsplit=1)[-1]
-        slack = max(SLACK * abs(value), LEAST_SLACK)
-        upward = name in ("median_spearman", "balanced_accuracy")
-        lines += ["", "[[bound]]", f'figure = "{path}"']
-        if name == "coverage_80" or upward:
-            lines.append(f"least = {value - (0.02 if upward else 0.05):.4f}")
-        if not upward:
-            lines.append(f"most = {value + (0.05 if name == 'coverage_80' else slack):.4f}")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> int:
-    """Write the figures, or check them."""
-    figures = accuracy()
-    bounds = tomllib.loads(BOUNDS.read_text(encoding="utf-8"))["bound"] if BOUNDS.exists() else []
-    table = markdown(figures)
-    broken = broken_bounds(figures, bounds)
-    for line in broken:
-        print(line)
-    if "--check" in sys.argv[1:]:
-        readme = README.read_text(encoding="utf-8")
-        if readme_with(readme, MARKDOWN.read_text(encoding="utf-8")) != readme:
-            print(f"the README's table is not that of {MARKDOWN}")
-            return 1
-        return 1 if broken else 0
-    if "--set-bounds" in sys.argv[1:]:
-        write_text("accuracy", str(BOUNDS), bounds_of(figures))
-    JSON.parent.mkdir(exist_ok=True)
-    write_text("accuracy", str(JSON), json.dumps(figures, indent=1) + "\n")
-    write_text("accuracy", str(MARKDOWN), table)
-    write_text("accuracy", str(README), readme_with(README.read_text(encoding="utf-8"), table))
-    print(table)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.micro_rows import Exchanges, exchanges
-from benchmarks.robust import Values, errors, fit, rounded
+from benchmarks.fit.micro_rows import Exchanges, exchanges
+from benchmarks.fit.robust import Values, errors, fit, rounded
 from cost_models.catalog.gpus import load_gpu
 from cost_models.equations.collectives import Link, all_gather_s, all_reduce_s, all_to_all_s
 from cost_models.specs.units import Floats

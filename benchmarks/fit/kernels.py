@@ -1,4 +1,4 @@
-"""Fit the kernels' constants to measured kernels: ``python -m benchmarks.fit_micro``.
+"""Fit the kernels' constants to measured kernels: ``python -m benchmarks.fit.kernels``.
 
 Writes ``cost_models/catalog/calibrations/kernels.toml``, the same bytes each time.  Errors are
 those of log time.  ``cross_shape`` leaves out one fifth of the smallest dimensions at a time;
@@ -20,8 +20,8 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from benchmarks.fit_links import link_section
-from benchmarks.micro_rows import (
+from benchmarks.fit.links import link_section
+from benchmarks.fit.micro_rows import (
     Attentions,
     Gemms,
     attentions,
@@ -30,7 +30,7 @@ from benchmarks.micro_rows import (
     matmul_ceilings,
     memory_bandwidths,
 )
-from benchmarks.robust import Values, errors, fit, rounded
+from benchmarks.fit.robust import Values, errors, fit, rounded
 from cost_models.catalog.files import CATALOG
 from cost_models.catalog.gpus import load_gpu
 from cost_models.equations.compute import (
@@ -58,7 +58,7 @@ CEILING_OF = {
     "mi355x": "AMD MI355X",
 }
 HEADER = """\
-# Written by `python -m benchmarks.fit_micro` from micro/*.csv; do not edit.
+# Written by `python -m benchmarks.fit.kernels` from micro/*.csv; do not edit.
 # `error` holds what the fit could not explain, in log time; the rest are constants.
 
 """

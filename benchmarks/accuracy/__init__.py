@@ -1,0 +1,1 @@
+"""How wrong predictions are on runs left out of the fit; see :mod:`benchmarks.accuracy.figures`."""
