@@ -2,12 +2,11 @@
 
 import re
 import shlex
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from autopar.cli.group import COMMANDS
+from autopar.cli.group import COMMANDS, command_called
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +34,7 @@ def test_a_command_of_the_readme_can_be_parsed(words: list[str]) -> None:
     """The command exists, and so do its options; their values are taken."""
     name, *rest = words
     assert name in COMMANDS
-    import_module(f"autopar.cli.commands.{name}").command.make_context(name, rest)
+    command_called(name).make_context(name, rest)
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -48,7 +47,7 @@ def test_options_named_in_the_text_are_real() -> None:
     known = {
         option
         for name in COMMANDS
-        for param in import_module(f"autopar.cli.commands.{name}").command.params
+        for param in command_called(name).params
         for option in param.opts
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

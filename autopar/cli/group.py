@@ -28,8 +28,11 @@ COMMANDS = {
     "calibrate": "Fit the constants to measured runs of your own",
     "models": "The models that are known by name",
     "gpus": "The GPUs that are known by name, and where each number is from",
+    "clusters": "The clusters that are known by name",
 }
-"""Names of the modules beside this file, each with its line of help."""
+"""Names of the modules in ``commands``, each with its line of help."""
+
+_IN_CATALOG = ("models", "gpus", "clusters")
 
 NOTHING_FITS = 1
 WRONG_INPUT = 2
@@ -48,6 +51,13 @@ EXAMPLES = (
 )
 
 
+def command_called(name: str) -> click.Command:
+    """The command of that name, from its own module."""
+    room = "commands.catalog" if name in _IN_CATALOG else "commands"
+    command: click.Command = import_module(f"autopar.cli.{room}.{name}").command
+    return command
+
+
 class CommandGroup(click.Group):
     """Commands by name, imported one at a time, and one voice for all errors."""
 
@@ -57,10 +67,7 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, from its own module."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"autopar.cli.commands.{cmd_name}").command
-        return command
+        return command_called(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autopar.launchers.plan import Emission, Plan
-from autopar.report.views.catalog import gpu_document, model_document
-from cost_models.specs.cluster import Cluster
+from autopar.report.views.catalog import cluster_document, model_document
 from cost_models.specs.workload import Workload
 from search.result import Priced, SearchResult
 from search.rules import Problem
@@ -83,11 +82,6 @@ def emit_document(
 def row_document(row: Priced, rank: int) -> dict[str, Any]:
     """One row of a frontier under its rank."""
     return {"rank": rank, **row.to_json()}
-
-
-def cluster_document(cluster: Cluster) -> dict[str, Any]:
-    """The machines, in SI units."""
-    return asdict(cluster) | {"gpu": gpu_document(cluster.gpu)}
 
 
 def workload_document(workload: Workload) -> dict[str, Any]:

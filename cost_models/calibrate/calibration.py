@@ -54,8 +54,15 @@ class Prior:
         return 1.0 / (1.0 + np.exp(-scaled)) if self.share else np.exp(scaled)
 
     def start(self, architecture: str) -> float:
-        """The prior median for an architecture, scaled."""
-        return float(self.forward(self.at.get(architecture, self.value)))
+        """The prior median for an architecture or its nearest relative, scaled."""
+        relative = relatives().get(architecture, "")
+        return float(self.forward(self.at.get(architecture, self.at.get(relative, self.value))))
+
+
+@cache
+def relatives() -> Mapping[str, str]:
+    """The architecture whose medians stand for one that nobody measured, by name."""
+    return read_toml(CATALOG / "calibrations" / "relatives.toml")
 
 
 @cache
@@ -137,6 +144,13 @@ class Calibration:
             value_s = prior.inverse(scaled)
             found[prior.name] = float(np.asarray(value_s)[0]) if scalar else value_s
         return found
+
+    def has_seen(self, architecture: str) -> bool:
+        """Whether a run on a GPU of that architecture was fitted."""
+        return any(
+            effect.kind == "architecture" and effect.level == architecture
+            for effect in self.effects
+        )
 
     def unseen_variance(self, levels: Mapping[str, str]) -> dict[str, float]:
         """Prior variance of each constant's deviations that no run has informed."""

@@ -5,18 +5,34 @@ units, a list of ``aliases`` and a ``sources`` table with one entry per number. 
 a cluster file are in :mod:`cost_models.catalog.cluster_files`.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
-from cost_models.catalog.cluster_files import POOL, Pool, read_pools
-from cost_models.catalog.files import CATALOG, build, did_you_mean, line_of, names_in, read_toml
+from cost_models.catalog.cluster_files import POOL, ClusterKeys, Pool, read_pools
+from cost_models.catalog.files import (
+    CATALOG,
+    build,
+    did_you_mean,
+    line_of,
+    names_in,
+    read_text,
+    read_toml,
+)
 from cost_models.specs.cluster import Cluster, Gpu, alike, joined
 from cost_models.specs.errors import SpecError
 from cost_models.specs.units import GIB
 
 _MAKERS = ("nvidia", "tesla", "amd", "instinct")
 _SAY_N_GPUS = "put n_gpus in the file, or say how many on the command line"
+_ALIASES = re.compile(r"^aliases = \[[^\]]*\]\n", re.MULTILINE)
+_TEMPLATE = (
+    "# For --gpu FILE: bytes, bytes/s in one direction, dense FLOP/s; a source for each number."
+)
+_A_WHOLE_FILE = "`autopar gpus h100 --toml` prints a whole file"
+_OF_A_GPU = {f.name for f in fields(Gpu)} - {f.name for f in fields(ClusterKeys)}
 
 
 def gpu_names() -> tuple[str, ...]:
@@ -43,8 +59,13 @@ def load_gpu(name: str) -> Gpu:
     >>> load_gpu("A100 SXM 80GB").name
     'a100-80'
     """
+    return _read_gpu(gpu_path(name))[0]
+
+
+def gpu_path(name: str) -> Path:
+    """The file of a GPU's name, alias or own path; raises SpecError for an unknown name."""
     if name.endswith(".toml"):
-        return _read_gpu(Path(name))[0]
+        return Path(name)
     files = _gpu_files()
     word = _normalised(name)
     if word not in files:
@@ -52,7 +73,17 @@ def load_gpu(name: str) -> Gpu:
         if hint.startswith("known"):
             hint = did_you_mean(word, gpu_names())
         raise SpecError(f"no GPU is called {name!r}", hint=hint)
-    return _read_gpu(files[word])[0]
+    return files[word]
+
+
+def gpu_template(name: str) -> str:
+    """The file of a GPU without its aliases, a line on top that says how to use it.
+
+    >>> print(gpu_template("h100").splitlines()[1])
+    name = "h100-sxm"
+    """
+    text = _ALIASES.sub("", read_text(gpu_path(name)))
+    return f"{_TEMPLATE}\n{text}"
 
 
 def load_cluster(
@@ -60,8 +91,9 @@ def load_cluster(
 ) -> Cluster:
     """One set of equal GPUs: from a ``.toml`` file, a catalog cluster or a GPU's usual box.
 
-    Pools of a file that are alike are one set.  ``n_gpus`` and ``gpu`` replace what the
-    file says.  What it says of the network stays; its price goes with its own GPU.
+    A file with a GPU's keys is that GPU in its usual box.  Pools of a file that are alike
+    are one set.  ``n_gpus`` and ``gpu`` replace what the file says.  What it says of the
+    network stays; its price goes with its own GPU.
 
     Raises
     ------
@@ -73,7 +105,7 @@ def load_cluster(
     50000000000.0
     """
     path = cluster_path(path_or_name)
-    if path is None:
+    if path is None or _describes_a_gpu(path):
         usual = _usual_box(str(path_or_name)) if gpu is None else load_gpu(gpu)
         if n_gpus is None:
             raise SpecError(f"nobody says how many {usual.name} GPUs", hint=_SAY_N_GPUS)
@@ -97,13 +129,23 @@ def load_pools(path_or_name: str | Path) -> tuple[Cluster, ...]:
     SpecError
         As :func:`load_cluster`, with the line inside the pool that is at fault.
     """
+    return tuple(_cluster(pool) for pool in _pools(path_or_name))
+
+
+def load_nodes(path_or_name: str | Path) -> tuple[Cluster, ...]:
+    """One node of every pool, however many the file has; raises as :func:`load_pools`."""
+    ones = (_cluster(pool, n_gpus=1) for pool in _pools(path_or_name))
+    return tuple(replace(one, n_gpus=one.gpus_per_node) for one in ones)
+
+
+def _pools(path_or_name: str | Path) -> tuple[Pool, ...]:
     path = cluster_path(path_or_name)
     if path is None:
         raise SpecError(
             f"no cluster is called {str(path_or_name)!r}",
             hint=did_you_mean(str(path_or_name), cluster_names()),
         )
-    return tuple(_cluster(pool) for pool in read_pools(path))
+    return read_pools(path)
 
 
 def _normalised(name: str) -> str:
@@ -139,7 +181,16 @@ def _read_gpu(path: Path) -> tuple[Gpu, tuple[str, ...]]:
         inner = table.get(key, {})
         if not isinstance(inner, dict) or not all(isinstance(v, kinds) for v in inner.values()):
             raise SpecError(f"{line_of(path, key)}: {key} must be a table of {expected}")
-    return build(Gpu, table, path), tuple(aliases)
+    try:
+        return build(Gpu, table, path), tuple(aliases)
+    except SpecError as error:
+        raise SpecError(str(error), hint=error.hint or _A_WHOLE_FILE) from None
+
+
+def _describes_a_gpu(path: Path) -> bool:
+    """The file names no GPU and has keys that only a GPU's file has."""
+    keys = set(read_toml(path))
+    return not keys & {"gpu", POOL} and bool(keys & _OF_A_GPU)
 
 
 def cluster_path(path_or_name: str | Path) -> Path | None:
@@ -152,6 +203,8 @@ def cluster_path(path_or_name: str | Path) -> Path | None:
 
 
 def _usual_box(name: str) -> Gpu:
+    if name.endswith(".toml"):
+        return load_gpu(name)
     files = _gpu_files()
     word = _normalised(name)
     if word not in files:

@@ -34,7 +34,7 @@ class Gpu:
     """
 
     name: str
-    vendor: str
+    vendor: str = ""
     architecture: str
     """The maker's generation: ``ampere``, ``hopper``, ``blackwell``, ``cdna3``."""
     peak_flop_per_s: Mapping[str, float]
@@ -45,7 +45,7 @@ class Gpu:
     n_sm: int
     """Streaming multiprocessors or compute units."""
     nvlink_domain: int
-    """GPUs that reach each other over NVLink or its like in the usual box."""
+    """GPUs that reach each other over NVLink, its like or PCIe in the usual box."""
     gpus_per_node: int
     nvlink_bandwidth_Bps: float
     """Per GPU, one direction."""
@@ -53,6 +53,8 @@ class Gpu:
     """Per GPU, one direction, in the usual box."""
     host_bandwidth_Bps: float
     """GPU to host memory, one direction."""
+    peer_to_peer: bool = True
+    """Whether one GPU reads and writes another's memory; GeForce cards since the RTX 40 do not."""
     host: str = "x86"
     """The processor that issues its kernels, ``x86`` or ``grace``: some issue slower."""
     sustained: float | None = None
@@ -85,6 +87,16 @@ class Gpu:
                     hint=f"known: {', '.join(PRECISIONS)}",
                 )
             require_positive(f"gpu {self.name}.peak_flop_per_s", **{precision: peak})
+
+    @property
+    def peer_bandwidth_Bps(self) -> float:
+        """Between two GPUs of a box, one direction.
+
+        Without peer-to-peer every byte is written to host memory and then read from it: two
+        crossings, one after the other, at half the rate of one.
+        """
+        staged = self.host_bandwidth_Bps / 2
+        return self.nvlink_bandwidth_Bps if self.peer_to_peer else staged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +147,7 @@ class Cluster:
         values: dict[str, Any] = {
             "gpus_per_node": gpu.gpus_per_node,
             "nvlink_domain": gpu.nvlink_domain,
-            "nvlink_bandwidth_Bps": gpu.nvlink_bandwidth_Bps,
+            "nvlink_bandwidth_Bps": gpu.peer_bandwidth_Bps,
             "nic_bandwidth_Bps": gpu.nic_bandwidth_Bps,
             "name": gpu.name,
         }

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from cost_models.calibrate.calibration import (
     SHIPPED,
     Effect,
     from_json,
+    levels_of,
     load_calibration,
     load_constants,
     load_priors,
+    relatives,
     to_json,
 )
 from cost_models.calibrate.predictions import predict_batch, predict_runs
@@ -201,3 +204,24 @@ def test_batches_and_single_runs_agree() -> None:
     alone = predict_runs(runs[2:3], SHIPPED_CALIBRATION)
     assert together.step_time_s[2] == pytest.approx(alone.step_time_s[0])
     assert together.fit_probability[2] == pytest.approx(alone.fit_probability[0])
+
+
+def test_an_architecture_nobody_measured_has_its_relative_s_medians() -> None:
+    """Ada's kernels start at Ampere's medians, and its spread is that of all architectures."""
+    ampere, ada = load_gpu("a100"), replace(load_gpu("a100"), architecture="ada")
+    framework = load_framework("megatron-lm")
+
+    for prior in load_priors():
+        assert prior.start("ada") == prior.start("ampere")
+    seen = SHIPPED_CALIBRATION.unseen_variance(levels_of(ampere, framework))
+    unseen = SHIPPED_CALIBRATION.unseen_variance(levels_of(ada, framework))
+    assert unseen["gemm_fraction"] > seen["gemm_fraction"]
+    assert SHIPPED_CALIBRATION.has_seen("ampere")
+    assert not SHIPPED_CALIBRATION.has_seen("ada")
+
+
+def test_relatives_are_architectures_with_medians_of_their_own() -> None:
+    """Whoever stands for another has measured kernels."""
+    measured = {name for prior in load_priors() for name in prior.at}
+    assert set(relatives().values()) <= measured
+    assert not set(relatives()) & measured

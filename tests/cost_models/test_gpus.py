@@ -1,12 +1,12 @@
 """The GPU catalog says what makers publish, names its sources and forgives spelling."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from cost_models.catalog.gpus import gpu_names, load_gpu
-from cost_models.specs.cluster import Gpu
+from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.errors import SpecError
 
 NOT_NUMBERS = {"name", "vendor", "architecture", "host", "sources"}
@@ -34,10 +34,14 @@ bf16 = 1e12
 
 @pytest.mark.parametrize("name", gpu_names())
 def test_every_number_has_a_source(name: str) -> None:
-    """Each file loads under its own name, and no number stands without its source."""
+    """Each file loads under its own name, and nothing unusual stands without its source."""
     gpu = load_gpu(name)
     numbers = {f.name for f in fields(Gpu)} - NOT_NUMBERS
-    given = {field for field in numbers if getattr(gpu, field) is not None}
+    given = {
+        field
+        for field in numbers
+        if getattr(gpu, field) is not None and getattr(gpu, field) is not True
+    }
 
     assert gpu.name == name
     assert set(gpu.sources) - NOT_NUMBERS == given
@@ -211,6 +215,14 @@ def test_a_gpu_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
     path.write_text(A_GPU)
 
     assert load_gpu(str(path)).peak_flop_per_s == {"bf16": 1e12}
+
+
+def test_without_peer_to_peer_bytes_cross_the_host_twice() -> None:
+    """A cluster of such cards has half the bandwidth to the host between two of them."""
+    card = replace(load_gpu("h100"), peer_to_peer=False)
+
+    assert Cluster.of(card, 8).nvlink_bandwidth_Bps == card.host_bandwidth_Bps / 2
+    assert Cluster.of(load_gpu("h100"), 8).nvlink_bandwidth_Bps == 450e9
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from typing import Any
 
 from autopar.report.table import Column, Table
 from autopar.report.words import short_count
-from cost_models.specs.cluster import Gpu
+from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.units import GB, TERA, gib
 
 MODELS_SCHEMA = "autopar/models/1"
 GPUS_SCHEMA = "autopar/gpus/1"
+CLUSTERS_SCHEMA = "autopar/clusters/1"
 
 
 def models_table(models: Sequence[ModelSpec], aliases: Mapping[str, str]) -> Table:
@@ -104,7 +105,7 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
         peaks.get("fp8", ""),
         peaks.get("nvfp4", ""),
         peaks.get("fp16", ""),
-        f"{gpu.nvlink_bandwidth_Bps / GB:.0f}",
+        f"{gpu.peer_bandwidth_Bps / GB:.0f}",
         str(gpu.nvlink_domain),
         f"{gpu.nic_bandwidth_Bps * 8 / GB:.0f}",
         f"{gpu.host_bandwidth_Bps / GB:.0f}",
@@ -127,10 +128,62 @@ def source_lines(gpus: Sequence[Gpu]) -> list[str]:
 
 
 def gpu_document(gpu: Gpu) -> dict[str, Any]:
-    """A GPU's numbers in SI units, each with its source."""
-    return asdict(gpu)
+    """A GPU's numbers in SI units, each with its source; what it lacks only where it lacks it."""
+    document = asdict(gpu)
+    if gpu.peer_to_peer:
+        del document["peer_to_peer"]
+    return document
+
+
+def cluster_document(cluster: Cluster) -> dict[str, Any]:
+    """The machines, in SI units."""
+    return asdict(cluster) | {"gpu": gpu_document(cluster.gpu)}
 
 
 def gpus_document(gpus: Sequence[Gpu]) -> dict[str, Any]:
     """All of them for programs."""
     return {"schema": GPUS_SCHEMA, "gpus": [gpu_document(gpu) for gpu in gpus]}
+
+
+def clusters_table(nodes: Mapping[str, Sequence[Cluster]]) -> Table:
+    """One pool a line: what a node holds and how its GPUs are joined."""
+    columns = (
+        Column("cluster", style="bold"),
+        Column("gpu"),
+        Column("GPUs/node", right=True),
+        Column("domain", right=True),
+        Column("link GB/s", right=True),
+        Column("NIC Gb/s", right=True),
+        Column("oversubscribed", right=True, keep=2),
+        Column("$/h", right=True, keep=4),
+    )
+    rows = tuple(
+        (
+            name,
+            node.gpu.name,
+            str(node.gpus_per_node),
+            str(node.nvlink_domain),
+            f"{node.nvlink_bandwidth_Bps / GB:.0f}",
+            f"{node.nic_bandwidth_Bps * 8 / GB:.0f}",
+            "" if node.oversubscription == 1 else f"{node.oversubscription:g}",
+            "" if node.gpu.price_usd_per_hour is None else f"{node.gpu.price_usd_per_hour:.2f}",
+        )
+        for name, pools in nodes.items()
+        for node in pools
+    )
+    return Table(columns, rows).without_empty()
+
+
+CLUSTERS_LEGEND = (
+    "domain: GPUs joined by NVLink or its like. Links and NICs: one direction, per GPU."
+)
+
+
+def clusters_document(nodes: Mapping[str, Sequence[Cluster]]) -> dict[str, Any]:
+    """One node of every pool for programs, by cluster."""
+    return {
+        "schema": CLUSTERS_SCHEMA,
+        "clusters": {
+            name: [cluster_document(node) for node in pools] for name, pools in nodes.items()
+        },
+    }

@@ -5,14 +5,13 @@ from typing import Any
 
 from autopar.answers.explanation import Explanation
 from autopar.report.documents import (
-    cluster_document,
     row_document,
     workload_document,
 )
 from autopar.report.strategy_words import changes
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import model_document
+from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.estimate import label, memory_line, strategy_line
 from autopar.report.words import gib_words, percent, plain_count, seconds
 from search.result import Priced, SearchResult

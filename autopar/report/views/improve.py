@@ -9,13 +9,12 @@ from autopar.job.completion import Job
 from autopar.launchers.knobs import printable, shown
 from autopar.report.documents import (
     IMPROVE_SCHEMA,
-    cluster_document,
     row_document,
     workload_document,
 )
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import model_document
+from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.estimate import memory_line, strategy_line
 from autopar.report.views.search import searched_line
 from autopar.report.words import gib_words, percent, seconds, seconds_alike

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from autopar.report.documents import cluster_document, workload_document
+from autopar.report.documents import workload_document
 from autopar.report.strategy_words import (
     layout_words,
     other_words,
@@ -11,7 +11,7 @@ from autopar.report.strategy_words import (
 )
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import model_document
+from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.search import workload_line
 from autopar.report.words import plain_count, seconds_alike, short_count
 from cost_models.specs.cluster import Cluster

@@ -20,6 +20,7 @@ from autopar.report.words import (
     short_count,
     whole_percent,
 )
+from cost_models.calibrate.calibration import load_calibration, relatives
 from cost_models.counting.partition import even_stage_layers
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.model import ModelSpec
@@ -51,8 +52,17 @@ def problem_line(model: ModelSpec, cluster: Cluster, gpus: str = "") -> str:
     active = f", {short_count(model.n_active_parameters)} active" if model.is_moe else ""
     return (
         f"{model.name} ({short_count(model.n_parameters)} parameters{active}) "
-        f"on {gpus or cluster.n_gpus} x {cluster.gpu.name}"
+        f"on {gpus or cluster.n_gpus} x {cluster.gpu.name}{_unmeasured(cluster.gpu.architecture)}"
     )
+
+
+def _unmeasured(architecture: str) -> str:
+    """That the shipped calibration has no run of the GPU's kind, and what stands for it."""
+    if load_calibration().has_seen(architecture):
+        return ""
+    relative = relatives().get(architecture)
+    instead = f"kernels as on {relative}, " if relative else ""
+    return f" (no {architecture} in the calibration: {instead}wider intervals)"
 
 
 def workload_line(workload: Workload, precision: str, launcher: str) -> str:

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from autopar.report.documents import cluster_document, workload_document
+from autopar.report.documents import workload_document
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import model_document
+from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.estimate import strategy_line
 from autopar.report.words import gib_words, percent, seconds, seconds_alike
 from cost_models.specs.units import gib

@@ -5,13 +5,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import click
 import pytest
 
-from autopar.cli.group import COMMANDS, EXAMPLES
+from autopar.cli.group import COMMANDS, EXAMPLES, command_called
 from autopar.cli.options import AXIS_HELP
 from search.space.axes import AXES
 
@@ -67,7 +66,7 @@ def test_the_group_names_every_command(run: Run) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_shows_an_example_that_it_can_parse(run: Run, name: str) -> None:
     """The examples of the help use options that exist, with values that are taken."""
-    command = import_module(f"autopar.cli.commands.{name}").command
+    command: Any = command_called(name)
     out = run(f"{name} --help").out
     assert command.examples
     for line in command.examples:
@@ -90,7 +89,7 @@ def test_every_axis_is_an_option() -> None:
 def test_every_option_has_a_line_of_help() -> None:
     """Nothing is left to guess."""
     for name in COMMANDS:
-        command: click.Command = import_module(f"autopar.cli.commands.{name}").command
+        command: click.Command = command_called(name)
         options = [param for param in command.params if isinstance(param, click.Option)]
         assert all(option.help for option in options), name
 
