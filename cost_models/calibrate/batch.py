@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from cost_models.calibrate.calibration import Calibration, levels_of
 from cost_models.calibrate.runs import Run, candidates
-from cost_models.counting.activations import layer_activations
 from cost_models.counting.work import Work, concatenate, step_work
 from cost_models.equations.constants import Constants
 from cost_models.equations.memory import RankMemory, memory_parts, memory_terms
@@ -74,11 +73,7 @@ def run_batch(runs: Sequence[Run]) -> RunBatch:
     for members in groups.values():
         run = runs[members[0][0]]
         strategies = Strategies.of([s for _, s in members])
-        acts = layer_activations(
-            run.model, run.workload.framework, strategies, run.workload.sequence_length
-        )
-        kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
-        works.append(step_work(run.model, run.cluster, run.workload, strategies, kept))
+        works.append(step_work(run.model, run.cluster, run.workload, strategies))
         memories.append(memory_parts(run.model, run.workload, strategies))
         columns.append(strategies)
         owners.append([index for index, _ in members])

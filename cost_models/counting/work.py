@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cost_models.counting import shards
+from cost_models.counting.activations import layer_activations
 from cost_models.counting.partition import (
     StageLayers,
     representative_ranks,
@@ -508,12 +509,12 @@ def step_work(
     cluster: Cluster,
     workload: Workload,
     strategies: Strategies,
-    activation_bytes_per_token: Floats | float = 0.0,
 ) -> Work:
     """Count the work of one step; every array broadcasts with ``strategies``."""
     s = strategies
     tokens = shards.tokens_per_rank(s, workload.sequence_length)
     w = shards.widths(model, s)
+    kept = layer_activations(model, workload.framework, s, workload.sequence_length)
     stages, held = _stages(model, workload, s)
     h = model.hidden_size
     one = np.asarray(1.0)
@@ -537,7 +538,9 @@ def step_work(
         fused_experts=_fused_experts(model, workload, s),
         n_micro_batches=shards.micro_batches(s, workload.global_batch_size),
         round_share=round_share(model, workload.framework, s),
-        activation_bytes_per_layer=np.asarray(activation_bytes_per_token * tokens),
+        activation_bytes_per_layer=np.asarray(
+            (kept.attention + np.maximum(kept.dense_mlp, kept.moe)) * tokens
+        ),
         model_layers=one * model.n_layers,
         model_moe=one * len(model.moe_layers),
         model_windowed=one * len(model.sliding_window_layers),

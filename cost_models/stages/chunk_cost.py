@@ -14,10 +14,11 @@ from cost_models.counting.activations import layer_activations
 from cost_models.counting.partition import StageLayers, even_stage_layers, stage_layers
 from cost_models.counting.work import step_work
 from cost_models.equations.constants import Constants
-from cost_models.equations.layer_time import links
+from cost_models.equations.layer.links import links
 from cost_models.equations.memory import rank_bytes, rank_memory
 from cost_models.equations.pipeline import in_flight
-from cost_models.equations.step import RankTime, gradients_s, hop_s, optimizer_s, rank_times
+from cost_models.equations.rank_time import RankTime, hop_s, rank_times
+from cost_models.equations.state_time import gradients_s, optimizer_s
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
 from cost_models.specs.model import ModelSpec
@@ -83,11 +84,9 @@ def chunk_cost(
             f"global batch {workload.global_batch_size} is no whole number of micro-batches: "
             f"dp {strategy.dp} x micro_batch_size {strategy.micro_batch_size}"
         )
-    acts = layer_activations(model, workload.framework, one, workload.sequence_length)
-    kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
-    work = step_work(model, cluster, workload, one, kept)
+    work = step_work(model, cluster, workload, one)
     wires = links(work, constants)
-    ranks = rank_times(work, one, constants, wires, breakdown=True, bound=False)
+    ranks = rank_times(work, one, constants, wires, breakdown=True)
     held = _chunks(model, one, layers)
     bare = Strategies(**one.columns)
     alone = rank_times(
@@ -96,7 +95,6 @@ def chunk_cost(
         constants,
         wires,
         breakdown=False,
-        bound=False,
     )
     rank = chunk_ranks(pp, vpp, folded=strategy.schedule == Schedule.ZB_V and vpp % 2 == 0)
     times = [

@@ -15,10 +15,11 @@ from cost_models.counting.activations import layer_activations
 from cost_models.counting.partition import stage_layers
 from cost_models.counting.work import step_work
 from cost_models.equations.constants import Constants
-from cost_models.equations.layer_time import links
+from cost_models.equations.layer.links import links
 from cost_models.equations.memory import rank_bytes, rank_memory
 from cost_models.equations.pipeline import pipeline_s
-from cost_models.equations.step import gradients_s, hop_s, optimizer_s, rank_times
+from cost_models.equations.rank_time import hop_s, rank_times
+from cost_models.equations.state_time import gradients_s, optimizer_s
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Strategies, Strategy
@@ -104,10 +105,9 @@ def _ranks(
     model: ModelSpec, workload: Workload, s: Strategies, cluster: Cluster, c: Constants
 ) -> _Ranks:
     act = layer_activations(model, workload.framework, s, workload.sequence_length)
-    kept = act.attention + np.maximum(act.dense_mlp, act.moe)
-    work = step_work(model, cluster, workload, s, kept)
+    work = step_work(model, cluster, workload, s)
     wires = links(work, c)
-    ranks = rank_times(work, s, c, wires, breakdown=False, bound=False)
+    ranks = rank_times(work, s, c, wires, breakdown=False)
     exposed, hidden = gradients_s(work, s, c, wires, ranks.forward, ranks.backward + ranks.weight)
     update, host = optimizer_s(work, s, c)
     pp = int(s.pp[0])

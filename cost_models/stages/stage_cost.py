@@ -25,10 +25,10 @@ from cost_models.counting.activations import layer_activations
 from cost_models.counting.partition import StageLayers
 from cost_models.counting.work import Stages, Work, step_work
 from cost_models.equations.constants import Constants
-from cost_models.equations.layer_time import links
+from cost_models.equations.layer.links import links
 from cost_models.equations.memory import rank_bytes, rank_memory
 from cost_models.equations.pipeline import first_in_flight, in_flight
-from cost_models.equations.step import rank_times
+from cost_models.equations.rank_time import rank_times
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Schedule, Strategies
@@ -150,9 +150,7 @@ def rank_work(
     held: list[StageLayers],
 ) -> Work:
     """The work of ``s`` whose ranks hold what ``held`` says, axis 0 in that order."""
-    acts = layer_activations(model, workload.framework, s, workload.sequence_length)
-    kept = acts.attention + np.maximum(acts.dense_mlp, acts.moe)
-    work = step_work(model, cluster, workload, s, kept)
+    work = step_work(model, cluster, workload, s)
     head = _stack([h.has_head for h in held], s)
     stages = Stages(
         n_layers=_stack([h.n_layers for h in held], s),
@@ -186,7 +184,7 @@ def _seconds(
 ) -> Floats:
     """Seconds per micro-batch of every probe, shape (probes, n)."""
     work = rank_work(model, cluster, workload, s, held)
-    ranks = rank_times(work, s, constants, links(work, constants), breakdown=False, bound=False)
+    ranks = rank_times(work, s, constants, links(work, constants), breakdown=False)
     total = ranks.forward + ranks.backward + ranks.weight
     return np.broadcast_to(total, (len(held), *s.shape))
 

@@ -1,6 +1,6 @@
 """The frontier of the lower bounds: which strategies are worth pricing, and what they could add.
 
-The sweep of :mod:`search.sweep.levels` with the bound (7) of :mod:`cost_models.equations.step` in
+The sweep of :mod:`search.sweep.levels` with the bound of :mod:`cost_models.equations.bound` in
 place of the price: memory is exact, time can only be longer.  No strategy is priced.  The exact
 frontier lies nowhere below this one, so that
 

@@ -1,12 +1,12 @@
 """A class's strategies priced level by level, cut where a bound shows them beaten.
 
 1. *Floors*: a layout with the knobs that its kernels and its least memory depend on.  Time
-   is the bound (7) of :mod:`cost_models.equations.step` as if nothing were recomputed, gradients
+   is the bound of :mod:`cost_models.equations.bound` as if nothing were recomputed, gradients
    and weights travelled for nothing, and all that can be overlapped were.              (1)
 2. *Items*: a floor with every knob but recompute, offload and the overlaps that cost
-   nothing.  Time is the bound (7) with nothing recomputed, for every offload of the
+   nothing.  Time is the bound with nothing recomputed, for every offload of the
    optimizer.                                                                       (2)
-3. *Cells*: an item with its recompute and offload.  Memory is exact, time is the bound (7)
+3. *Cells*: an item with its recompute and offload.  Memory is exact, time is the bound
    with what is recomputed counted.  There the optimizer's terms add to the rest, so that
    what its offload changes in (2) is what it changes in (3).                       (3)
 4. *Strategies*: a cell with its overlaps, priced.                                  (4)
@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.counting.work import step_work
+from cost_models.equations.bound import step_bound_s, work_bound_s
 from cost_models.equations.constants import Constants
-from cost_models.equations.step import price, step_time_s
+from cost_models.equations.step import step_time_s
 from cost_models.specs.strategy import Recompute, Sharding, Strategies
 from cost_models.specs.units import Floats
 from search.frontier.pareto import SLACK, Staircase, near_pareto
@@ -56,7 +57,7 @@ class Question:
 
     @property
     def bounded(self) -> bool:
-        """The constants are such that the bound (7) holds: hiding pays, and shares are shares."""
+        """The constants are such that the bound holds: hiding pays, and shares are shares."""
         c = self.constants
         shares = (
             *(c.overlap_price, c.dp_hidden, c.fsdp_hidden, c.p2p_hidden),
@@ -69,9 +70,8 @@ class Question:
         p = self.problem
         if bound and not self.bounded:
             return np.zeros(strategies.shape)
-        seconds = step_time_s(
-            p.model, p.cluster, p.workload, strategies, self.constants, bound=bound
-        )
+        price = step_bound_s if bound else step_time_s
+        seconds = price(p.model, p.cluster, p.workload, strategies, self.constants)
         return np.broadcast_to(seconds, strategies.shape)
 
     def floor_s(self, strategies: Strategies) -> Floats:
@@ -91,8 +91,7 @@ class Question:
         )
         # where the host is waited for, what an overlap hides is not saved, but its price is paid
         free = replace(self.constants, overlap_price=0.0)
-        time = price(replace(work, state=state), s, free, breakdown=False, bound=True)
-        return np.broadcast_to(time.total_s, strategies.shape)
+        return np.broadcast_to(work_bound_s(replace(work, state=state), s, free), strategies.shape)
 
     def bytes(self, strategies: Strategies) -> Floats:
         """Peak memory, of the strategies' shape."""

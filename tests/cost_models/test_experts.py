@@ -10,7 +10,7 @@ from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
 from cost_models.counting.work import step_work
 from cost_models.equations.constants import Constants
-from cost_models.equations.layer_time import LayerTime, layer_time
+from cost_models.equations.layer.layer_time import LayerTime, layer_time
 from cost_models.equations.step import step_time_s
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.model import ModelSpec

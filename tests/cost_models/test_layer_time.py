@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from cost_models.catalog.models import load_model
 from cost_models.counting.work import Work, step_work
 from cost_models.equations.constants import Constants
-from cost_models.equations.layer_time import BlockTime, LayerTime, dispatch_s, layer_time, links
+from cost_models.equations.layer.exchanges import dispatch_s
+from cost_models.equations.layer.layer_time import BlockTime, LayerTime, layer_time
+from cost_models.equations.layer.links import links
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import ContextParallel, Precision, Recompute, Strategies, Strategy

@@ -17,9 +17,6 @@ from cost_models.equations.step import TIME_TERMS, StepCost, step_time_s
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.strategy import (
     COLUMN_KINDS,
-    ContextParallel,
-    Order,
-    Precision,
     Recompute,
     Schedule,
     Sharding,
@@ -27,49 +24,11 @@ from cost_models.specs.strategy import (
     Strategy,
 )
 from cost_models.specs.workload import Workload
+from tests.cost_models.any_layout import MODELS, layouts
 
 Price = Callable[..., StepCost]
 Job = Callable[..., Workload]
 some = settings(max_examples=40)
-MODELS = st.sampled_from(["dense_model", "moe_model"])
-CHUNKS = {Schedule.INTERLEAVED: 2, Schedule.ZB_V: 2, Schedule.DUALPIPE: 2}
-
-
-@st.composite
-def layouts(draw: st.DrawFn, schedules: tuple[Schedule, ...] = tuple(Schedule)) -> Strategy:
-    """Any knob at any value, on up to 256 GPUs, legal or not."""
-    tp, pp = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 2, 4]))
-    cp, dp = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2, 8]))
-    schedule = draw(st.sampled_from(schedules))
-    sharding = draw(st.sampled_from(list(Sharding)))
-    shard = {Sharding.NONE: 1, Sharding.HSDP: max(dp // 2, 1)}.get(sharding, dp)
-    flag = st.booleans()
-    return Strategy(
-        dp=dp,
-        tp=tp,
-        pp=pp,
-        cp=cp,
-        ep=draw(st.sampled_from([e for e in (1, 2, 8) if dp * cp % e == 0])),
-        etp=draw(st.sampled_from([1, tp])),
-        vpp=CHUNKS.get(schedule, 1) if pp > 1 else 1,
-        schedule=schedule,
-        micro_batch_size=draw(st.sampled_from([1, 2])),
-        sequence_parallel=draw(flag) and tp > 1,
-        sharding=sharding,
-        dp_shard=shard,
-        reshard_after_forward=draw(flag),
-        recompute=draw(st.sampled_from([*Recompute, Recompute.NONE])),
-        cp_comm=draw(st.sampled_from(list(ContextParallel))),
-        optimizer_offload=draw(st.sampled_from([0.0, 1.0])),
-        activation_offload=draw(st.sampled_from([0.0, 0.5])),
-        precision=draw(st.sampled_from([Precision.BF16, Precision.FP8])),
-        overlap_grad_reduce=draw(flag),
-        overlap_param_gather=draw(flag),
-        overlap_tp=draw(flag),
-        overlap_ep=draw(flag),
-        overlap_p2p=draw(flag),
-        order=draw(st.sampled_from(list(Order))),
-    )
 
 
 SYNCHRONOUS = (Schedule._1F1B, Schedule.INTERLEAVED, Schedule.GPIPE)
@@ -110,8 +69,6 @@ def test_totals_do_not_depend_on_the_breakdown(
     cluster, columns = Cluster.of(h100, layout.world_size), Strategies.of(layout)
     alone = step_time_s(model, cluster, workload(), columns, Constants())
     assert alone.item() == cost.step_time_s.item()
-    bound = step_time_s(model, cluster, workload(), columns, Constants(), bound=True)
-    assert bound.item() <= alone.item() * (1 + 1e-12)
 
 
 @some

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autopar.job.inputs import as_cluster, as_model, as_workload
+from cost_models.equations.bound import step_bound_s
 from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_time_s
 from cost_models.specs.errors import SpecError
@@ -191,7 +192,7 @@ def test_the_bound_is_below(model: str, floor_s: float) -> None:
         for quick in (levels.quickest(g), levels.overlapped(g)):
             columns = {name: np.full(len(s), value) for name, value in quick.items()}
             at = Strategies(**{**s.columns, **columns})
-            bound = step_time_s(p.model, p.cluster, p.workload, at, constants, bound=True)
+            bound = step_bound_s(p.model, p.cluster, p.workload, at, constants)
 
             assert (bound <= exact * (1 + 1e-12)).all()
         columns = {name: np.full(len(s), value) for name, value in levels.floored(g).items()}
@@ -211,7 +212,7 @@ def test_the_optimizer_adds_to_the_bound(model: str) -> None:
 
         def bound(s: Strategies = s, **columns: Any) -> Any:
             at = Strategies(**{**s.columns, **columns})
-            return step_time_s(p.model, p.cluster, p.workload, at, Constants(), bound=True)
+            return step_bound_s(p.model, p.cluster, p.workload, at, Constants())
 
         kept = dict(levels.quickest(g))
         there = bound(optimizer_offload=0.7) - bound(optimizer_offload=0.0)
