@@ -1,5 +1,7 @@
 """``autopar models`` and ``autopar gpus`` list what the catalog holds."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -128,3 +130,17 @@ def test_clusters_as_json_are_in_si_units(run: Run) -> None:
     (node,) = document["clusters"]["aws-p5"]
     assert node["n_gpus"] == 8
     assert node["nic_bandwidth_Bps"] == 50e9
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_every_gpu_can_be_searched(run: Run, name: str) -> None:
+    """Eight of each train an 8B model, or one line says by how much they cannot."""
+    words = "--tp 2,8 --pp 1 --cp 1 --sharding none,zero3 --recompute full --micro-batch-size 1"
+    done = run(f"search --model 8b --gpus 8 --gpu {name} {words} --csv -")
+    if done.code == 0:
+        steps = [float(row["step_time_s"]) for row in csv.DictReader(io.StringIO(done.out))]
+        assert steps == sorted(steps)
+        assert 0 < steps[0] < 1e4
+    else:
+        assert done.code == 1
+        assert f"no strategy fits llama3-8b on 8 x {name}" in done.err
