@@ -12,18 +12,18 @@ equations of :mod:`cost_models.equations.step` and :mod:`cost_models.equations.m
 bend (host floors, exposed gathers) is priced again once the layers are dealt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import starmap
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cost_models.counting import shards
 from cost_models.counting.activations import layer_activations
 from cost_models.counting.partition import StageLayers
-from cost_models.counting.work import Stages, Work, step_work
+from cost_models.counting.rank_state import stack, stages_of, state_of
+from cost_models.counting.work import Work, step_work
 from cost_models.equations.constants import Constants
 from cost_models.equations.layer.links import links
 from cost_models.equations.memory import rank_bytes, rank_memory
@@ -151,27 +151,9 @@ def rank_work(
 ) -> Work:
     """The work of ``s`` whose ranks hold what ``held`` says, axis 0 in that order."""
     work = step_work(model, cluster, workload, s)
-    head = _stack([h.has_head for h in held], s)
-    stages = Stages(
-        n_layers=_stack([h.n_layers for h in held], s),
-        n_moe=_stack([h.n_moe for h in held], s),
-        n_windowed=_stack([h.n_windowed for h in held], s),
-        has_embedding=_stack([h.has_embedding for h in held], s),
-        has_head=head,
-        n_mtp=head * model.mtp_layers,
-    )
-    parameters = shards.layer_parameters(model, s)
-    own = [shards.rank_parameters(parameters, model, h) for h in held]
-    state = replace(
-        work.state,
-        dense=_stack([rank.dense for rank in own], s),
-        experts=_stack([rank.experts for rank in own], s),
-    )
+    stages = stages_of(model, held, s.shape)
+    state = state_of(model, workload, s, held, s.shape)
     return replace(work, stages=stages, state=state)
-
-
-def _stack(values: Sequence[ArrayLike], s: Strategies) -> Floats:
-    return np.stack([np.broadcast_to(np.asarray(v, dtype=np.float64), s.shape) for v in values])
 
 
 def _seconds(
@@ -206,7 +188,7 @@ def _bytes(
         flying = in_flight(s.schedule, m, s.pp, s.vpp, h.rank)
         fixed.append(alone)
         moving.append((rank_bytes(part, constants) - alone) / flying)
-    return _stack(fixed, s), _stack(moving, s)
+    return stack(fixed, s.shape), stack(moving, s.shape)
 
 
 def _terms(model: ModelSpec, s: Strategies, probed: Floats) -> Terms:

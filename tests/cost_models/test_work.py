@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.catalog.models import load_model
-from cost_models.counting.work import Gemm, Group, Traffic, Work, concatenate, model_flop, step_work
+from cost_models.counting.layer_work import Gemm
+from cost_models.counting.traffic import Group, Traffic
+from cost_models.counting.work import Work, concatenate, model_flop, step_work
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import ContextParallel, Order, Sharding, Strategies, Strategy

@@ -53,7 +53,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cost_models.counting.work import Group, Work
+from cost_models.counting.traffic import Group
+from cost_models.counting.work import Work
 from cost_models.equations.constants import Constants
 from cost_models.equations.layer.links import Links
 from cost_models.specs.strategy import Strategies

@@ -23,7 +23,8 @@ References
 
 import numpy as np
 
-from cost_models.counting.work import Gemm, Work
+from cost_models.counting.layer_work import Gemm
+from cost_models.counting.work import Work
 from cost_models.equations.compute import (
     AttentionEfficiency,
     GemmEfficiency,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cost_models.counting.work import Group, Work
+from cost_models.counting.traffic import Group
+from cost_models.counting.work import Work
 from cost_models.equations.collectives import Link, all_gather_s, all_reduce_s, all_to_all_s, send_s
 from cost_models.equations.constants import Constants
 from cost_models.specs.units import Floats
