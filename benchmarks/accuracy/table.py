@@ -1,4 +1,4 @@
-"""The accuracy figures as Markdown, for the README and for ``results/accuracy.md``."""
+"""The accuracy figures as Markdown, for the pages, and the few sentences that the README keeps."""
 
 import re
 import tomllib
@@ -42,13 +42,33 @@ def markdown(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def readme_with(readme: str, table: str) -> str:
-    """``readme`` with ``table`` between its marks."""
+def headline(figures: Mapping[str, Any]) -> str:
+    """What is least known, first: error and coverage by source, each left out of the fit."""
+    sources = figures["left_out_source"]["by_source"]
+    found = {name: kinds["step_time"] for name, kinds in sources.items()}
+    errors = sorted(time["median_error"] for time in found.values())
+    worst = max(found, key=lambda name: found[name]["median_error"])
+    kept = sum(time["coverage_80"] >= 0.8 for time in found.values())
+    missed = "".join(
+        f" The slow regime of {name} is not predicted at all: {_percent(slow, 'median_error')}."
+        for name, slow in ((n, kinds.get("step_time_slow_regime")) for n, kinds in sources.items())
+        if slow
+    )
+    return (
+        f"For a source of runs that the fit has never seen, the median error of the step time is "
+        f"between {100 * errors[0]:.1f} % and {100 * errors[-1]:.1f} % ({worst}); half of the "
+        f"{len(errors)} measured sources are below {100 * float(np.median(errors)):.1f} %. In only "
+        f"{kept} of them do the 80 % intervals hold at least 80 % of the runs.{missed}\n"
+    )
+
+
+def page_with(page: str, table: str) -> str:
+    """``page`` with ``table`` between its marks."""
     start, end = _MARKS
     return re.sub(
         f"{re.escape(start)}.*?{re.escape(end)}",
         lambda _: f"{start}\n{table}{end}",
-        readme,
+        page,
         flags=re.DOTALL,
     )
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import judging
+from benchmarks.accuracy.__main__ import stale_pages
 from benchmarks.accuracy.bounds import broken_bounds
-from benchmarks.accuracy.table import readme_with
+from benchmarks.accuracy.table import page_with
 from benchmarks.leave_out import Fold, by_model, by_source
 from benchmarks.measured import (
     PUBLISHED_CSV,
@@ -112,12 +113,17 @@ def test_a_bound_that_is_broken_is_said() -> None:
     assert broken_bounds(figures, bounds) == ["a/error is 0.2, bound: at most 0.1"]
 
 
-def test_only_the_marked_part_of_the_readme_is_written() -> None:
+def test_only_the_marked_part_of_a_page_is_written() -> None:
     """What stands before and behind stays."""
-    readme = "before\n<!-- accuracy -->\nold\n<!-- /accuracy -->\nbehind\n"
-    found = readme_with(readme, "new\n")
+    page = "before\n<!-- accuracy -->\nold\n<!-- /accuracy -->\nbehind\n"
+    found = page_with(page, "new\n")
     assert found == "before\n<!-- accuracy -->\nnew\n<!-- /accuracy -->\nbehind\n"
-    assert readme_with(found, "new\n") == found
+    assert page_with(found, "new\n") == found
+
+
+def test_pages_say_what_the_written_figures_say() -> None:
+    """README, accuracy page and picture are those of ``results/accuracy.json``."""
+    assert not stale_pages()
 
 
 def test_published_figures_are_read_and_not_among_the_fitted_runs() -> None:
