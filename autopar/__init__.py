@@ -14,6 +14,7 @@ from autopar.shadow import refuse_shadowed_packages
 if TYPE_CHECKING:
     from autopar.api import (
         Cluster,
+        Job,
         ModelSpec,
         Priced,
         SearchResult,
@@ -32,6 +33,7 @@ refuse_shadowed_packages()
 
 __all__ = [
     "Cluster",
+    "Job",
     "ModelSpec",
     "Priced",
     "SearchResult",

@@ -1,31 +1,20 @@
-"""What ``import autopar`` offers: search, estimate and explain, by names or by specs."""
+"""What ``import autopar`` offers: one job, asked to be searched, priced, replayed, explained."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from autopar.job.inputs import (
-    as_cluster,
-    as_framework,
-    as_model,
-    as_precision,
-    as_space,
-    as_workload,
-    constants_for,
-)
-from cost_models.equations.constants import Constants
+from autopar.job.job import Job, Words, one_strategy, require_legal, require_no_words
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
-from cost_models.specs.framework import Framework, Optimizer
 from cost_models.specs.model import ModelSpec
-from cost_models.specs.strategy import Precision, Strategy
+from cost_models.specs.strategy import Strategy
 from cost_models.specs.workload import Workload
 from search.explore.options import Explore
 from search.plan import How, Method, price_strategies, search_strategies
 from search.replay.replay_step import StepReplay, replay_step
 from search.result import Priced, SearchResult
-from search.rules import Problem, broken_rules
+from search.rules import broken_rules
 from search.space.space import Space
 
 if TYPE_CHECKING:
@@ -33,23 +22,9 @@ if TYPE_CHECKING:
 
 
 def search(
-    model: ModelSpec | str = "70b",
+    model: ModelSpec | str | Job = "70b",
     gpus: int | None = None,
     *,
-    gpu: str | None = None,
-    cluster: Cluster | str | Path | None = None,
-    seq_len: int | None = None,
-    global_batch: int | None = None,
-    tokens_per_batch: float | None = None,
-    precision: Precision | str | None = None,
-    optimizer: Optimizer | str = "adamw",
-    framework: Framework | str = "megatron-lm",
-    space: Space | str = "core",
-    fixed: Mapping[str, Any] | None = None,
-    launcher: str = "megatron",
-    constants: Constants | None = None,
-    calibration: str | Path | None = None,
-    seed: int = 0,
     top: int | None = None,
     method: Method = "auto",
     trials: int | None = None,
@@ -60,12 +35,13 @@ def search(
     verify_cut: int = 0,
     refine: bool = True,
     progress: Callable[[float], None] | None = None,
+    **words: Unpack[Words],
 ) -> SearchResult:
     """The Pareto frontier of memory against step time for one model on one cluster.
 
-    Names stand for specs everywhere: ``search("70b", 512, gpu="h100")``.  ``fixed``
-    narrows axes of the space: ``fixed={"tp": "4,8", "sharding": "zero1"}``; ``calibration``
-    names a file from ``autopar calibrate``.
+    ``words`` are those of :class:`~autopar.job.job.Words`; names stand for specs
+    everywhere: ``search("70b", 512, gpu="h100", fixed={"tp": "4,8"})``.  A :class:`Job`
+    holds them all already.
 
     ``method="explore"`` asks Optuna for ``trials`` strategies, at most ``timeout_s``
     seconds long, with any of its samplers by name or import path; ``storage`` (a URL or
@@ -78,43 +54,32 @@ def search(
     SpecError
         For words that are not known and numbers that cannot be.
     """
-    spec = as_model(model)
-    machine = as_cluster(cluster, gpu, gpus)
-    recipe = as_framework(framework)
-    workload = as_workload(
-        spec,
-        machine,
-        seq_len=seq_len,
-        global_batch=global_batch,
-        tokens_per_batch=tokens_per_batch,
-        optimizer=optimizer,
-        framework=recipe,
-    )
-    given = as_precision(precision, machine)
-
-    def space_for(problem: Problem) -> Space:
-        return as_space(space, problem, given, fixed)
-
-    words: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s, "sampler": sampler}
-    words |= {"storage": storage, "study": study}
-    options = Explore(**{name: value for name, value in words.items() if value is not None})
+    if isinstance(model, Job):
+        require_no_words(gpus, words)
+        job = model
+    else:
+        job = Job.of(model, gpus, **words)
+    problem = job.problem
+    exploring: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s, "sampler": sampler}
+    exploring |= {"storage": storage, "study": study}
+    options = Explore(**{name: value for name, value in exploring.items() if value is not None})
     return search_strategies(
-        spec,
-        machine,
-        workload,
-        space_for(Problem.of(spec, machine, workload, launcher)),
-        constants or constants_for(machine, recipe, calibration),
-        launcher=launcher,
-        seed=seed,
+        problem.model,
+        problem.cluster,
+        problem.workload,
+        job.space_for(problem),
+        job.constants,
+        launcher=job.name,
+        seed=job.seed,
         top=top,
         how=How(
             method=method,
             explore=options,
             verify_cut=verify_cut,
             refine=refine,
-            some_layers=not {"recompute_layers", "recompute-layers"} & set(fixed or ()),
+            some_layers=not {"recompute_layers", "recompute-layers"} & set(job.fixed),
         ),
-        space_for=space_for,
+        space_for=job.space_for,
         progress=progress,
     )
 
@@ -188,143 +153,68 @@ def work(
     return explored(storage, study, trials=trials, timeout_s=timeout_s, progress=progress)
 
 
-def _strategy(strategy: Strategy | Mapping[str, Any]) -> Strategy:
-    return strategy if isinstance(strategy, Strategy) else Strategy.from_json(strategy)
-
-
-def _problem(
-    model: ModelSpec | str, strategy: Strategy, launcher: str, **words: Any
-) -> tuple[Problem, Strategy]:
-    """The problem that a strategy is an answer to; it says how many GPUs where nobody does."""
-    spec = as_model(model)
-    gpus = words.pop("gpus")
-    cluster = words.pop("cluster")
-    machine = as_cluster(cluster, words.pop("gpu"), strategy.world_size if gpus is None else gpus)
-    workload = as_workload(spec, machine, **words)
-    return Problem.of(spec, machine, workload, launcher), strategy
-
-
 def estimate(
-    model: ModelSpec | str,
+    model: ModelSpec | str | Job,
     strategy: Strategy | Mapping[str, Any],
     *,
     gpus: int | None = None,
-    gpu: str | None = None,
-    cluster: Cluster | str | Path | None = None,
-    seq_len: int | None = None,
-    global_batch: int | None = None,
-    tokens_per_batch: float | None = None,
-    optimizer: Optimizer | str = "adamw",
-    framework: Framework | str = "megatron-lm",
-    launcher: str = "any",
-    constants: Constants | None = None,
-    calibration: str | Path | None = None,
+    force: bool = False,
+    **words: Unpack[Words],
 ) -> Priced:
     """One strategy's step time and memory, each with its breakdown.
 
-    ``strategy`` is a :class:`Strategy` or a mapping of its short keys.  The GPUs are as
-    many as the strategy uses unless ``gpus`` says otherwise.
+    ``strategy`` is a :class:`Strategy`, or a mapping of some of its knobs: the others
+    follow as on the command line, ``{"tp": 8, "sharding": "fsdp"}`` on 512 GPUs has dp 64
+    sharded over 64 ranks.  The GPUs are as many as it uses unless ``gpus`` says otherwise.
+    ``words`` are those of :func:`search`.
+
+    Raises
+    ------
+    SpecError
+        For a strategy that breaks rules, with each of them, unless ``force`` is on; and
+        for words that are not known.
     """
-    problem, one = _problem(
-        model,
-        _strategy(strategy),
-        launcher,
-        gpus=gpus,
-        gpu=gpu,
-        cluster=cluster,
-        seq_len=seq_len,
-        global_batch=global_batch,
-        tokens_per_batch=tokens_per_batch,
-        optimizer=optimizer,
-        framework=framework,
-    )
-    _require_all_gpus(problem, one)
-    recipe = problem.workload.framework
-    numbers = constants or constants_for(problem.cluster, recipe, calibration)
-    return price_strategies(problem, [one], numbers)[0]
-
-
-def _require_all_gpus(problem: Problem, one: Strategy) -> None:
-    if one.world_size != problem.cluster.n_gpus:
-        raise SpecError(
-            f"the strategy uses {one.world_size} GPUs (dp {one.dp} x tp {one.tp} x pp {one.pp} "
-            f"x cp {one.cp}), but there are {problem.cluster.n_gpus}"
-        )
+    job, problem, one = one_strategy(model, strategy, gpus, **words)
+    if not force:
+        require_legal(problem, one)
+    return price_strategies(problem, [one], job.constants)[0]
 
 
 def simulate(
-    model: ModelSpec | str,
+    model: ModelSpec | str | Job,
     strategy: Strategy | Mapping[str, Any],
     *,
     gpus: int | None = None,
-    gpu: str | None = None,
-    cluster: Cluster | str | Path | None = None,
-    seq_len: int | None = None,
-    global_batch: int | None = None,
-    tokens_per_batch: float | None = None,
-    optimizer: Optimizer | str = "adamw",
-    framework: Framework | str = "megatron-lm",
-    launcher: str = "any",
-    constants: Constants | None = None,
-    calibration: str | Path | None = None,
+    force: bool = False,
+    **words: Unpack[Words],
 ) -> StepReplay:
     """One step of one strategy, replayed operation by operation beside its closed form.
 
     ``result.step_time_s`` is the replayed step, ``result.priced`` what :func:`estimate`
-    says, ``result.simulation`` holds events, memory over time and the trace.
+    says, ``result.simulation`` holds events, memory over time and the trace.  Arguments
+    and errors are those of :func:`estimate`.
     """
-    problem, one = _problem(
-        model,
-        _strategy(strategy),
-        launcher,
-        gpus=gpus,
-        gpu=gpu,
-        cluster=cluster,
-        seq_len=seq_len,
-        global_batch=global_batch,
-        tokens_per_batch=tokens_per_batch,
-        optimizer=optimizer,
-        framework=framework,
-    )
-    _require_all_gpus(problem, one)
-    recipe = problem.workload.framework
-    numbers = constants or constants_for(problem.cluster, recipe, calibration)
-    return replay_step(problem, one, numbers)
+    job, problem, one = one_strategy(model, strategy, gpus, **words)
+    if not force:
+        require_legal(problem, one)
+    return replay_step(problem, one, job.constants)
 
 
 def explain(
-    model: ModelSpec | str,
+    model: ModelSpec | str | Job,
     strategy: Strategy | Mapping[str, Any],
     *,
     gpus: int | None = None,
-    gpu: str | None = None,
-    cluster: Cluster | str | Path | None = None,
-    seq_len: int | None = None,
-    global_batch: int | None = None,
-    tokens_per_batch: float | None = None,
-    optimizer: Optimizer | str = "adamw",
-    framework: Framework | str = "megatron-lm",
-    launcher: str = "megatron",
+    **words: Unpack[Words],
 ) -> list[str]:
     """Every rule that the strategy breaks, ``name: why`` with its numbers; none where legal."""
-    problem, one = _problem(
-        model,
-        _strategy(strategy),
-        launcher,
-        gpus=gpus,
-        gpu=gpu,
-        cluster=cluster,
-        seq_len=seq_len,
-        global_batch=global_batch,
-        tokens_per_batch=tokens_per_batch,
-        optimizer=optimizer,
-        framework=framework,
-    )
+    _, problem, one = one_strategy(model, strategy, gpus, rules="megatron", **words)
     return [f"{rule.name}: {why}" for rule, why in broken_rules(problem, one)]
 
 
 __all__ = [
     "Cluster",
+    "Job",
     "ModelSpec",
     "Priced",
     "SearchResult",

@@ -1,12 +1,10 @@
 """Why a strategy is not the answer: rules it breaks, memory it lacks, seconds it loses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from autopar.api import search
-from autopar.job.inputs import constants_for
-from cost_models.equations.constants import Constants
+from autopar.job.job import Job
 from cost_models.specs.strategy import Strategy
 from search.plan import price_strategies
 from search.result import Priced, SearchResult
@@ -20,7 +18,7 @@ LAYOUT = ("dp", "tp", "pp", "cp", "ep", "etp")
 class Explanation:
     """One strategy beside the rules, the memory, and the fastest that fits."""
 
-    problem: Problem
+    job: Job
     strategy: Strategy
     broken: list[tuple[Rule, str]]
     row: Priced | None
@@ -28,6 +26,11 @@ class Explanation:
     searched: SearchResult
     same_layout: Priced | None
     """The fastest that fits with the same degrees; None where nothing does."""
+
+    @property
+    def problem(self) -> Problem:
+        """Model, cluster and workload, and the rules that hold."""
+        return self.job.problem
 
     @property
     def winner(self) -> Priced | None:
@@ -43,51 +46,27 @@ class Explanation:
 
 
 def explain_strategy(
-    problem: Problem,
-    strategy: Strategy,
-    *,
-    space: str = "core",
-    constants: Constants | None = None,
-    progress: Callable[[float], None] | None = None,
+    job: Job, strategy: Strategy, *, progress: Callable[[float], None] | None = None
 ) -> Explanation:
-    """Hold ``strategy`` against the rules, the memory and the best of ``space``."""
-    numbers = constants or constants_for(problem.cluster, problem.workload.framework)
+    """Hold ``strategy`` against the rules, the memory and the best of the job's space."""
+    problem = job.problem
+    around = replace(job, fixed={}, precision=strategy.precision)
     broken = broken_rules(problem, strategy)
-    row = None if broken else price_strategies(problem, [strategy], numbers)[0]
+    row = None if broken else price_strategies(problem, [strategy], job.constants)[0]
     usable = problem.cluster.usable_memory_bytes
     tight = row is not None and row.memory_bytes > usable
-    searched = _search(problem, strategy, numbers, space=space, progress=progress)
-    same = None
-    if tight or broken:
-        same = _same_layout(problem, strategy, numbers)
     return Explanation(
-        problem=problem,
+        job=job,
         strategy=strategy,
         broken=broken,
         row=row,
-        searched=searched,
-        same_layout=same,
+        searched=search(around, progress=progress),
+        same_layout=_same_layout(around, strategy) if tight or broken else None,
     )
 
 
-def _same_layout(problem: Problem, strategy: Strategy, constants: Constants) -> Priced | None:
+def _same_layout(job: Job, strategy: Strategy) -> Priced | None:
+    """The fastest with these degrees, of the core space or else of the full one."""
     fixed = {name: getattr(strategy, name) for name in LAYOUT}
-    found = _search(problem, strategy, constants, space="core", fixed=fixed).frontier
-    if not found:
-        found = _search(problem, strategy, constants, space="full", fixed=fixed).frontier
-    return found[0] if found else None
-
-
-def _search(problem: Problem, strategy: Strategy, constants: Constants, **how: Any) -> SearchResult:
-    return search(
-        problem.model,
-        cluster=problem.cluster,
-        seq_len=problem.workload.sequence_length,
-        global_batch=problem.workload.global_batch_size,
-        optimizer=problem.workload.optimizer,
-        framework=problem.workload.framework,
-        precision=strategy.precision,
-        launcher=problem.launcher.name,
-        constants=constants,
-        **how,
-    )
+    spaces = (replace(job, fixed=fixed, space=space) for space in ("core", "full"))
+    return next((rows[0] for job in spaces if (rows := search(job).frontier)), None)

@@ -6,12 +6,12 @@ up to the whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, islice
 from typing import Any
 
 from autopar.api import search
-from autopar.job.completion import Job
+from autopar.job.completion import Described
 from cost_models.equations.constants import Constants
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Sharding, Strategy
@@ -43,8 +43,7 @@ class Step:
 class Improvement:
     """The job as it is, the better one, and the way there."""
 
-    job: Job
-    constants: Constants
+    job: Described
     yours: Priced
     broken: list[tuple[Rule, str]]
     kept: tuple[str, ...]
@@ -60,14 +59,12 @@ class Improvement:
 
 
 def improve(
-    job: Job,
-    constants: Constants,
+    job: Described,
     *,
     keep: Sequence[str] = (),
-    space: str = "core",
     progress: Callable[[float], None] | None = None,
 ) -> Improvement:
-    """Search around a job: same model, GPUs, batch, sequence and precision.
+    """Search around a job that exists: same model, GPUs, batch, sequence and precision.
 
     ``keep`` names the knobs that stay as they are.
 
@@ -77,22 +74,11 @@ def improve(
         For a knob that there is not.
     """
     kept = tuple(dict.fromkeys(_knob(name) for name in keep))
-    problem, strategy = job.problem, job.strategy
+    problem, strategy, constants = job.problem, job.strategy, job.job.constants
     broken = broken_rules(problem, strategy)
     yours = price_strategies(problem, [strategy], constants)[0]
-    searched = search(
-        problem.model,
-        cluster=problem.cluster,
-        seq_len=problem.workload.sequence_length,
-        global_batch=problem.workload.global_batch_size,
-        optimizer=problem.workload.optimizer,
-        framework=problem.workload.framework,
-        precision=strategy.precision,
-        launcher=problem.launcher.name,
-        constants=constants,
-        space=_around(problem, strategy, kept, space),
-        progress=progress,
-    )
+    around = replace(job.job, space=_around(job, kept), fixed={}, precision=strategy.precision)
+    searched = search(around, progress=progress)
     better = searched.frontier[0] if searched.frontier else None
     usable = problem.cluster.usable_memory_bytes
     runs = not broken and yours.memory_bytes <= usable
@@ -101,7 +87,6 @@ def improve(
     steps = () if better is None else tuple(_way(problem, yours, better, constants))
     return Improvement(
         job=job,
-        constants=constants,
         yours=yours,
         broken=broken,
         kept=kept,
@@ -118,12 +103,10 @@ def _knob(name: str) -> str:
         raise SpecError(f"--keep: {error}", hint=error.hint) from None
 
 
-def _around(problem: Problem, strategy: Strategy, kept: Sequence[str], name: str) -> Space:
+def _around(job: Described, kept: Sequence[str]) -> Space:
     """The space that also holds the strategy's own values, and of kept knobs nothing else."""
-    presets = {"core": Space.core, "full": Space.full}
-    if name not in presets:
-        raise SpecError(f"unknown space {name!r}", hint="known: core, full")
-    space = presets[name](problem, strategy.precision)
+    strategy = job.strategy
+    space = job.job.space_for(job.problem)
     axes: dict[str, tuple[Any, ...]] = {}
     for axis in AXES:
         own = getattr(strategy, axis)

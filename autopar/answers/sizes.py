@@ -5,10 +5,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from autopar.api import search
-from autopar.job.inputs import as_model, default_batch, default_sequence_length
+from autopar.job.job import Job
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
-from cost_models.specs.model import ModelSpec
 from search.frontier.pareto import pareto_mask_of
 from search.result import Certificate, Counts, Priced, SearchResult
 
@@ -30,17 +29,17 @@ def sizes_between(first: int, last: int, gpus_per_node: int) -> list[int]:
 
 
 def search_sizes(
-    model: ModelSpec | str,
-    cluster: Cluster,
+    job: Job,
     counts: Sequence[int],
     *,
     objective: Objective = "gpus",
     progress: Callable[[float], None] | None = None,
-    **words: Any,
+    **how: Any,
 ) -> SearchResult:
     """The frontier of memory, step time and GPUs, or dollars, over several sizes of a cluster.
 
-    The batch is the same on all of them.  ``words`` are those of :func:`autopar.api.search`.
+    The batch is the job's on all of them.  ``how`` is to be searched as
+    :func:`autopar.api.search` says.
     The result's cluster is the largest; every row says how many GPUs it uses.
 
     Raises
@@ -48,20 +47,17 @@ def search_sizes(
     SpecError
         For an objective of cost where nobody says what a GPU costs.
     """
+    cluster = job.problem.cluster
     price = cluster.gpu.price_usd_per_hour
     if objective == "cost" and price is None:
         raise SpecError(
             f"nobody says what an hour of {cluster.gpu.name} costs",
             hint="put price_usd_per_gpu_hour into a file for --cluster",
         )
-    spec = as_model(model)
-    if words.get("global_batch") is None and words.get("tokens_per_batch") is None:
-        length = words.get("seq_len") or default_sequence_length(spec)
-        words["global_batch"] = default_batch(length, max(counts))
     results = []
     for index, count in enumerate(counts):
         part = _part_of(progress, index, len(counts))
-        results.append(search(spec, cluster=replace(cluster, n_gpus=count), progress=part, **words))
+        results.append(search(job.on(count), progress=part, **how))
     rows = [row for result in results for row in result.frontier]
     if price is not None:
         rows = [replace(row, usd_per_step=_usd(row, price)) for row in rows]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autopar.answers.emission import Others
+from autopar.answers.schemas import ESTIMATE_SCHEMA, IMPROVE_SCHEMA, SEARCH_SCHEMA
 from autopar.launchers.plan import Plan, Prediction
-from autopar.report.documents import ESTIMATE_SCHEMA, IMPROVE_SCHEMA, SEARCH_SCHEMA
 from cost_models.catalog.files import build
 from cost_models.catalog.json_file import JsonFile
 from cost_models.specs.cluster import Cluster, Gpu
@@ -38,6 +38,10 @@ class Answer:
     cluster: Cluster
     workload: Workload
     rows: tuple[Mapping[str, Any], ...]
+    said: Mapping[str, Any]
+    """What was typed for it, by option; empty in documents that do not say."""
+    verb: str
+    """The command that was typed."""
 
     def others(self, rank: int) -> Others:
         """All plans but one, in the order of their ranks."""
@@ -101,7 +105,16 @@ def read_answer(path: Path) -> Answer:
             ("tokens_per_step",),
         ),
         rows=_rows(document, schema),
+        said=_said(document),
+        verb=schema.split("/")[1],
     )
+
+
+def _said(document: JsonFile) -> Mapping[str, Any]:
+    said = document.values.get("said", {})
+    if not isinstance(said, dict) or not all(name.isidentifier() for name in said):
+        raise SpecError(f"{document.path}: said must hold options by name")
+    return said
 
 
 _COUNTED = ("n_parameters", "n_active_parameters")

@@ -1,4 +1,8 @@
-"""The command line: parse, call, print; no arithmetic."""
+"""The command line: parse, call, print; no arithmetic.
+
+Imports every other room.  ``question.py`` makes a job of the options; a new command goes
+into ``commands``.
+"""
 
 import os
 import sys

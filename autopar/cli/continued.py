@@ -1,11 +1,13 @@
 """``autopar search --storage URL --study NAME`` alone: the study says what is asked."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from autopar.job.job import Job
 from cost_models.specs.errors import SpecError
 from search.result import SearchResult
 
@@ -49,12 +51,13 @@ def study_words(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def told(options: Mapping[str, Any], result: SearchResult) -> Mapping[str, Any]:
-    """The options as if the study's problem had been typed, for the next commands."""
-    if not is_continued(options):
-        return options
+def problem_said(result: SearchResult) -> dict[str, Any]:
+    """The study's problem as one types it, empty where no words lead to the same one.
+
+    A study keeps specs, not words: a model of a file of one's own has no name to say.
+    """
     workload = result.workload
-    said = {
+    said: dict[str, Any] = {
         "model": result.model.name,
         "gpu": result.cluster.gpu.name,
         "gpus": result.cluster.n_gpus,
@@ -64,4 +67,11 @@ def told(options: Mapping[str, Any], result: SearchResult) -> Mapping[str, Any]:
         "framework": workload.framework.name,
         "launcher": result.launcher,
     }
-    return {**options, **said}
+    try:
+        problem = Job.of(**said).problem
+    except SpecError:
+        return {}
+    same = problem == replace(
+        problem, model=result.model, cluster=result.cluster, workload=workload
+    )
+    return said if same else {}

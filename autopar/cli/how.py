@@ -75,4 +75,4 @@ def how_words(options: Mapping[str, Any]) -> dict[str, Any]:
     said["method"] = options["method"] or ("explore" if exploring else "auto")
     if "timeout" in said:
         said["timeout_s"] = said.pop("timeout")
-    return {"seed": options["seed"], "refine": options["refine"], **said}
+    return {"refine": options["refine"], **said}

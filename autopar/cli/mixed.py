@@ -7,7 +7,7 @@ import click
 
 from autopar.answers.mixed import as_pools, search_mixed
 from autopar.cli.group import NOTHING_FITS, complain
-from autopar.cli.problem import search_words
+from autopar.cli.question import words_of
 from autopar.report.files import STDOUT, write_text
 from autopar.report.json_text import json_text
 from autopar.report.terminal import Printer, narrate
@@ -49,9 +49,7 @@ def search_several(options: Mapping[str, Any], pools: tuple[Cluster, ...]) -> in
     result = search_mixed(
         options["model"],
         pools,
-        space=options["space"],
-        seed=options["seed"],
-        **search_words(options),
+        **words_of(options),
     )
     path = options["json_path"]
     if path is not None:

@@ -40,6 +40,7 @@ AXIS_HELP: Mapping[str, str] = {
 
 _SWITCHES = frozenset(name for name, text in AXIS_HELP.items() if text.endswith("on or off."))
 
+SOURCE_HELP = "A launcher's file, directory or quoted command; - is stdin. May be given again."
 _PROBLEM_HEAD = "What is trained, on what"
 _AXES_HEAD = "Axes (one value; to search also several: 4,8 or a range: 1-16)"
 
@@ -86,7 +87,7 @@ _PROBLEM: Mapping[str, dict[str, Any]] = {
     "--optimizer": {"metavar": "NAME", "help": "Whose state is kept.  [default: adamw]"},
     "--framework": {
         "metavar": "NAME",
-        "help": "Whose memory and overlap habits to assume.  [default: megatron-lm]",
+        "help": "Whose memory and overlap habits to assume.  [default: the launcher's]",
     },
     "--launcher": {"metavar": "NAME", "help": "Whose rules to obey."},
     "--reserve-gib": {
@@ -105,6 +106,13 @@ def problem_options(command: F) -> F:
             command
         )
     return command
+
+
+def from_option(command: F) -> F:
+    """Files to read, several of them if need be."""
+    return click.option(
+        "--from", "sources", multiple=True, metavar="FILE|COMMAND", help=SOURCE_HELP
+    )(command)
 
 
 def axis_options(command: F) -> F:

@@ -4,31 +4,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, lcm
-from typing import Any
+from typing import Any, Unpack
 
 from autopar.job.foreign import Sources, detect, read_foreign
-from autopar.job.inputs import as_framework, as_optimizer, default_batch, default_sequence_length
+from autopar.job.inputs import as_model, default_batch, default_sequence_length
+from autopar.job.job import Job, Words, cluster_of
+from autopar.job.said import texts_of
+from autopar.job.strategy import single_values
 from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Reading
-from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
-from cost_models.specs.framework import Framework, Optimizer
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Sharding, Strategy
-from cost_models.specs.workload import Workload
-from search.rules import Problem, launcher_called
+from search.rules import Problem
 from search.rules.recompute import supported
 
-FRAMEWORKS: Mapping[str, str] = {
-    "megatron": "megatron-lm",
-    "megatron-bridge": "megatron-bridge",
-    "torchtitan": "torchtitan",
-    "deepspeed": "deepspeed",
-    "accelerate": "accelerate",
-    "nanotron": "nanotron",
-    "maxtext": "maxtext",
-}
-"""Whose memory and overlap habits each launcher's jobs have."""
 _NO_TRANSFORMER = re.compile(r"mamba|hybrid[_-](layer|override)[_-]pattern|is[_-]hybrid[_-]model")
 _SAYS_ITS_BATCH = ("megatron", "megatron-bridge", "torchtitan", "maxtext")
 """Launchers whose readers know the batch of any number of GPUs."""
@@ -37,41 +27,38 @@ _CUT_WITH_HEADS = ("deepspeed", "accelerate", "maxtext")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the user says beside the files; None leaves it to them."""
+class Described:
+    """The job that files describe, complete enough to be priced, and the strategy in them."""
 
-    launcher: str | None = None
-    model: ModelSpec | None = None
-    gpus: int | None = None
-    seq_len: int | None = None
-    global_batch: int | None = None
-    tokens_per_batch: float | None = None
-    framework: str | Framework | None = None
-    optimizer: str | Optimizer | None = None
-    knobs: Mapping[str, Any] | None = None
-    """Knobs that replace the files'."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What files describe, complete enough to be priced."""
-
-    launcher: str
-    title: str
-    problem: Problem
+    job: Job
     strategy: Strategy
+    title: str
     notes: Mapping[str, str]
     """What the files leave open or unclear, by the field it is about."""
     ignored: tuple[str, ...]
 
+    @property
+    def problem(self) -> Problem:
+        """Model, cluster and workload, and the rules of the files' launcher."""
+        return self.job.problem
 
-def launcher_of(sources: Sources, wanted: Wanted) -> str:
-    """The launcher that the user names, or the one that the files look like."""
-    return wanted.launcher if wanted.launcher is not None else detect(sources)
+    @property
+    def launcher(self) -> str:
+        """Whose files they are."""
+        return self.job.name
 
 
-def complete(sources: Sources, wanted: Wanted, cluster: Cluster) -> Job:
-    """The job that the files describe, on as many of ``cluster``'s GPUs as they ask for.
+def complete(
+    sources: Sources,
+    model: ModelSpec | str | None = None,
+    gpus: int | None = None,
+    *,
+    said: Mapping[str, Any] | None = None,
+    **words: Unpack[Words],
+) -> Described:
+    """The job that the files describe, on as many GPUs as they ask for.
+
+    The words go before what the files say; ``fixed`` holds knobs that replace theirs.
 
     Raises
     ------
@@ -79,63 +66,83 @@ def complete(sources: Sources, wanted: Wanted, cluster: Cluster) -> Job:
         In one line for files that cannot be read, contradict what is wanted, or do not
         name the model.
     """
-    name = launcher_of(sources, wanted)
-    reading = read_foreign(sources, name, wanted.gpus)
-    gpus = wanted.gpus
-    if gpus is None and reading.world_size is None:
-        gpus = _usual_gpus(reading.strategy, cluster.gpus_per_node)
-        reading = read_foreign(sources, name, gpus)
-    model = _model(reading, sources, wanted)
+    given: dict[str, Any] = {name: value for name, value in words.items() if value is not None}
+    name = given.setdefault("launcher", None) or detect(sources)
+    cluster = cluster_of(gpus or 1, given)
+    reading, world = _read(sources, name, gpus, cluster.gpus_per_node)
+    spec = _model(reading, sources, None if model is None else as_model(model))
     notes = dict(reading.notes)
-    strategy, batch = _on_all_gpus(reading, name, sources, gpus)
-    if name in _CUT_WITH_HEADS and model.is_moe and strategy.ep == 1:
+    strategy, batch = _on_all_gpus(reading, name, sources, world)
+    if name in _CUT_WITH_HEADS and spec.is_moe and strategy.ep == 1:
         strategy = strategy.with_(etp=strategy.tp)
-    if wanted.knobs:
-        strategy = _changed(strategy, wanted.knobs, strategy.world_size)
-    strategy = effective(strategy, model)
-    world = strategy.world_size
-    if gpus != wanted.gpus:
-        notes["dp"] = f"the number of GPUs is not said: {world} assumed, --gpus says it"
+    knobs = single_values({**given.pop("fixed", {}), "precision": given.pop("precision", None)})
+    if knobs:
+        strategy = _changed(strategy, knobs, strategy.world_size)
+    strategy = effective(strategy, spec)
+    if world != gpus:
+        notes["dp"] = (
+            f"the number of GPUs is not said: {strategy.world_size} assumed, --gpus says it"
+        )
     else:
         notes.pop("dp", None)
-    length = wanted.seq_len or reading.sequence_length
+    _fill_workload(given, notes, reading, spec, strategy, batch)
+    told = said if said is not None else texts_of({"model": model, "gpus": gpus, **words})
+    given |= {"launcher": name, "cluster": replace(cluster, n_gpus=strategy.world_size)}
+    job = Job.of(spec, said=told, **given)
+    job = replace(job, precision=strategy.precision)
+    _require_precision(job.problem, strategy, sources)
+    return Described(
+        job=job, strategy=strategy, title=sources.title, notes=notes, ignored=reading.ignored
+    )
+
+
+def _read(
+    sources: Sources, name: str, gpus: int | None, per_node: int
+) -> tuple[Reading, int | None]:
+    """What the files say, on the usual number of GPUs where nobody says how many."""
+    reading = read_foreign(sources, name, gpus)
+    if gpus is None and reading.world_size is None:
+        gpus = _usual_gpus(reading.strategy, per_node)
+        reading = read_foreign(sources, name, gpus)
+    return reading, gpus
+
+
+def _fill_workload(
+    given: dict[str, Any],
+    notes: dict[str, str],
+    reading: Reading,
+    model: ModelSpec,
+    strategy: Strategy,
+    batch: int | None,
+) -> None:
+    """Put sequence length and batch among the words: said, read, or assumed with a note."""
+    length = given.get("seq_len") or reading.sequence_length
     if length is None:
         length = default_sequence_length(model)
         notes["sequence_length"] = f"is not said: {length} assumed, --seq-len says it"
-    if wanted.tokens_per_batch is not None:
-        batch = max(round(wanted.tokens_per_batch / length), 1)
-    batch = wanted.global_batch or batch
+    given["seq_len"] = length
+    if "global_batch" in given or "tokens_per_batch" in given:
+        return
     if batch is None:
         batch = _usual_batch(strategy, length)
         notes["global_batch_size"] = f"is not said: {batch} assumed, --global-batch says it"
-    workload = Workload(
-        global_batch_size=batch,
-        sequence_length=length,
-        framework=as_framework(wanted.framework or FRAMEWORKS[name]),
-        optimizer=as_optimizer(wanted.optimizer or "adamw"),
-    )
-    machine = replace(cluster, n_gpus=world)
-    problem = Problem(model, machine, workload, launcher_called(name))
-    if strategy.precision not in supported(problem):
-        offered = ", ".join(precision.label for precision in supported(problem))
+    given["global_batch"] = batch
+
+
+def _require_precision(problem: Problem, strategy: Strategy, sources: Sources) -> None:
+    """Raise SpecError for a number format that the GPU does not have."""
+    offered = supported(problem)
+    if strategy.precision not in offered:
         raise SpecError(
-            f"{sources.title}: precision is {strategy.precision.label}, {cluster.gpu.name} has "
-            f"{offered}",
+            f"{sources.title}: precision is {strategy.precision.label}, "
+            f"{problem.cluster.gpu.name} has {', '.join(p.label for p in offered)}",
             hint="--gpu names another GPU, --precision another format",
         )
-    return Job(
-        launcher=name,
-        title=sources.title,
-        problem=problem,
-        strategy=strategy,
-        notes=notes,
-        ignored=reading.ignored,
-    )
 
 
-def _model(reading: Reading, sources: Sources, wanted: Wanted) -> ModelSpec:
+def _model(reading: Reading, sources: Sources, named: ModelSpec | None) -> ModelSpec:
     """The model that is named, or the one that is described."""
-    model = wanted.model or sources.model
+    model = named or sources.model
     if model is not None:
         return model
     foreign = next((field for field in reading.ignored if _NO_TRANSFORMER.search(field)), None)

@@ -24,6 +24,26 @@ from search.space.space import Space
 DEFAULT_SEQUENCE = 8192
 DEFAULT_TOKENS = 4 * 1024 * 1024
 """Tokens of one step where nobody says; more where the cluster is large."""
+USUAL_FRAMEWORK = "megatron-lm"
+FRAMEWORKS: Mapping[str, str] = {
+    "megatron": "megatron-lm",
+    "megatron-bridge": "megatron-bridge",
+    "torchtitan": "torchtitan",
+    "deepspeed": "deepspeed",
+    "accelerate": "accelerate",
+    "nanotron": "nanotron",
+    "maxtext": "maxtext",
+}
+"""Whose memory and overlap habits each launcher's jobs have."""
+
+
+def framework_of(launcher: str | None) -> str:
+    """The recipe of a launcher's jobs, Megatron-LM's where no launcher is said.
+
+    >>> framework_of("torchtitan"), framework_of(None)
+    ('torchtitan', 'megatron-lm')
+    """
+    return FRAMEWORKS.get(launcher or "", USUAL_FRAMEWORK)
 
 
 def as_model(model: ModelSpec | str) -> ModelSpec:

@@ -150,6 +150,8 @@ def heading(plan: Plan, targets: str, unsaid: tuple[str, ...]) -> list[str]:
             memory += f" ({p.memory_low_bytes / GIB:.4g} to {p.memory_high_bytes / GIB:.4g})"
         bounds = "; in brackets 80 % intervals" if "(" in step + memory else ""
         lines.append(f"Predicted: {step}, {memory} per GPU{bounds}.")
+    if plan.command is not None:
+        lines.append(f"Again: {printable(plan.command)}")
     lines += [f"Not expressed: {printable(item)}." for item in unsaid]
     return lines
 

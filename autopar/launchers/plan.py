@@ -29,6 +29,8 @@ class Plan:
     workload: Workload
     strategy: Strategy
     prediction: Prediction | None = None
+    command: str | None = None
+    """What to type to see the plan again, from the words that were said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from autopar.answers.schemas import EMIT_SCHEMA, ESTIMATE_SCHEMA, SEARCH_SCHEMA
+from autopar.job.job import Job
 from autopar.launchers.plan import Emission, Plan
 from autopar.report.views.catalog import cluster_document, model_document
 from cost_models.specs.workload import Workload
@@ -13,13 +15,10 @@ from search.result import Priced, SearchResult
 from search.rules import Problem
 from search.versions import versions
 
-SEARCH_SCHEMA = "autopar/search/1"
-ESTIMATE_SCHEMA = "autopar/estimate/1"
-IMPROVE_SCHEMA = "autopar/improve/1"
-EMIT_SCHEMA = "autopar/emit/1"
 
-
-def search_document(result: SearchResult, top: int | None = None) -> dict[str, Any]:
+def search_document(
+    result: SearchResult, top: int | None = None, job: Job | None = None
+) -> dict[str, Any]:
     """What a search found, for programs; the first ``top`` rows of the frontier, or all."""
     document = {
         "schema": SEARCH_SCHEMA,
@@ -27,6 +26,7 @@ def search_document(result: SearchResult, top: int | None = None) -> dict[str, A
         "cluster": cluster_document(result.cluster),
         "workload": workload_document(result.workload),
         "launcher": result.launcher,
+        **({} if job is None else job_document(job)),
         "seed": result.seed,
         "versions": result.versions,
         "counts": asdict(result.counts),
@@ -41,7 +41,7 @@ def search_document(result: SearchResult, top: int | None = None) -> dict[str, A
 
 
 def estimate_document(
-    problem: Problem, row: Priced, totals: Mapping[str, float], broken: Sequence[str]
+    job: Job, problem: Problem, row: Priced, totals: Mapping[str, float], broken: Sequence[str]
 ) -> dict[str, Any]:
     """One strategy's row with its problem, and the memory of the whole job."""
     return {
@@ -49,7 +49,8 @@ def estimate_document(
         "model": model_document(problem.model),
         "cluster": cluster_document(problem.cluster),
         "workload": workload_document(problem.workload),
-        "launcher": problem.launcher.name,
+        "launcher": job.launcher or problem.launcher.name,
+        **job_document(job),
         "versions": versions(),
         **row_document(row, 1),
         "legal": not broken,
@@ -77,6 +78,11 @@ def emit_document(
         "strategy": plan.strategy.to_json(),
         **{name: value for name, value in predicted.items() if value is not None},
     }
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """What was said, and what is to be known of it."""
+    return {"said": dict(job.said), "notes": list(job.notes)}
 
 
 def row_document(row: Priced, rank: int) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from autopar.answers.improvement import Improvement, Step, improve
-from autopar.job.completion import Job
-from autopar.job.inputs import as_cluster, as_model, as_precision, as_workload, constants_for
+from autopar.job.completion import Described
+from autopar.job.inputs import as_precision
+from autopar.job.job import Job
 from autopar.launchers.knobs import effective
 from autopar.report.views.improve import change_words
 from autopar.report.words import gib_words
 from cost_models.specs.strategy import Recompute, Schedule, Sharding, Strategy
-from search.rules import Problem
 
 LAYOUTS = Path(__file__).parents[1] / "data" / "expert_layouts.csv"
 NOTABLE = 0.1
@@ -58,17 +58,18 @@ def expert_rows(path: Path = LAYOUTS) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def job_of(row: Mapping[str, str]) -> Job:
+def job_of(row: Mapping[str, str]) -> Described:
     """The problem of a layout, with the layout."""
-    model = as_model(row["model"])
-    cluster = as_cluster(None, row["gpu"], int(row["gpus"]))
-    workload = as_workload(
-        model,
-        cluster,
+    job = Job.of(
+        row["model"],
+        int(row["gpus"]),
+        gpu=row["gpu"],
+        launcher=row["launcher"],
         seq_len=int(row["seq_len"]),
         global_batch=int(row["global_batch"]),
         framework=row["framework"],
     )
+    model, cluster = job.problem.model, job.problem.cluster
     degrees: dict[str, Any] = {
         name: int(row[name]) for name in ("tp", "pp", "vpp", "cp", "ep", "etp")
     }
@@ -89,10 +90,9 @@ def job_of(row: Mapping[str, str]) -> Job:
         overlap_param_gather=True,
         overlap_p2p=True,
     )
-    return Job(
-        launcher=row["launcher"],
+    return Described(
+        job=job,
         title=row["name"],
-        problem=Problem.of(model, cluster, workload, row["launcher"]),
         strategy=effective(strategy, model),
         notes={},
         ignored=(),
@@ -103,8 +103,7 @@ def judged_experts(rows: Iterable[Mapping[str, str]] | None = None) -> Iterator[
     """Every layout beside the best of its problem."""
     for row in expert_rows() if rows is None else rows:
         job = job_of(row)
-        constants = constants_for(job.problem.cluster, job.problem.workload.framework)
-        yield Verdict(row=row, found=improve(job, constants))
+        yield Verdict(row=row, found=improve(job))
 
 
 def expert_table(verdicts: Iterable[Verdict]) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from autopar.answers.sizes import Objective, search_sizes, sizes_between
 from autopar.job.inputs import as_cluster
+from autopar.job.job import Job
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
 from search.result import Priced, SearchResult
@@ -22,7 +23,9 @@ def priced_cluster(usd_per_hour: float | None = None) -> Cluster:
 
 def searched(counts: Sequence[int], objective: Objective, usd: float | None = None) -> SearchResult:
     """8b on some numbers of GPUs."""
-    return search_sizes("8b", priced_cluster(usd), counts, objective=objective, fixed=NARROW)
+    cluster = replace(priced_cluster(usd), n_gpus=max(counts))
+    job = Job.of("8b", cluster=cluster, fixed=NARROW)
+    return search_sizes(job, counts, objective=objective)
 
 
 def beats(one: Priced, other: Priced) -> bool:

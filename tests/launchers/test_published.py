@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from autopar.job.completion import Wanted, complete
+from autopar.job.completion import complete
 from autopar.job.foreign import gather
-from autopar.job.inputs import as_cluster, as_model, constants_for
 from search.plan import price_strategies
 from search.result import Priced
 from tests.launchers.ask import package
@@ -85,11 +84,10 @@ def root(launcher: str) -> Path:
     return package(name) / inside
 
 
-def predicted(recipe: str, wanted: Wanted) -> Priced:
+def predicted(recipe: str, model: str | None = None, gpus: int | None = None) -> Priced:
     """What the recipe costs on H100."""
-    job = complete(gather([recipe]), wanted, as_cluster(None, "h100", 1))
-    constants = constants_for(job.problem.cluster, job.problem.workload.framework)
-    return price_strategies(job.problem, [job.strategy], constants)[0]
+    found = complete(gather([recipe]), model, gpus)
+    return price_strategies(found.problem, [found.strategy], found.job.constants)[0]
 
 
 RECIPES = tuple(
@@ -106,7 +104,7 @@ RECIPES = tuple(
 @pytest.mark.parametrize(("launcher", "recipe"), RECIPES)
 def test_a_published_recipe_has_a_price(launcher: str, recipe: str) -> None:
     """A time and a memory that a step of this model can have, on the GPUs in its name."""
-    row = predicted(f"{root(launcher)}/{recipe}", Wanted())
+    row = predicted(f"{root(launcher)}/{recipe}")
 
     assert 1e-3 < row.step_time_s < 1e4
     assert 2**30 < row.memory_bytes < 2**41
@@ -118,8 +116,7 @@ def test_a_published_recipe_has_a_price(launcher: str, recipe: str) -> None:
 @pytest.mark.parametrize("template", DEEPSPEED)
 def test_a_template_without_a_model_needs_its_name_only(template: str) -> None:
     """DeepSpeed's templates are priced once ``--model`` is said."""
-    wanted = Wanted(model=as_model("8b"), gpus=16)
-    row = predicted(f"{root('deepspeed')}/{template}", wanted)
+    row = predicted(f"{root('deepspeed')}/{template}", "8b", 16)
 
     assert row.world_size == 16
     assert row.strategy.sharding.label == ("none", "zero1", "zero2", "zero3")[int(template[13])]

@@ -6,17 +6,15 @@ import click
 
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import WRONG_INPUT, complain
-from autopar.cli.options import axis_options, json_option, problem_options
-from autopar.cli.problem import problem_of
-from autopar.cli.sources import from_option, job_of
-from autopar.job.inputs import constants_for
+from autopar.cli.options import axis_options, from_option, json_option, problem_options
+from autopar.cli.question import described_by, strategy_of
 from autopar.report.documents import estimate_document
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
 from autopar.report.terminal import Printer, narrate
 from autopar.report.views.estimate import print_estimate
 from autopar.report.views.improve import read_document, read_lines
-from autopar.report.views.search import problem_line, workload_line
+from autopar.report.views.search import note_lines, problem_line, workload_line
 from cost_models.equations.totals import job_memory_bytes
 from search.plan import price_strategies
 from search.rules import broken_rules
@@ -46,34 +44,35 @@ def command(**options: Any) -> int:
     With --from, the strategy is the one of a launcher's files, priced whatever it breaks.
     """
     check_writable("--json", options["json_path"])
-    job = job_of(options) if options["sources"] else None
-    if job is None:
-        problem, strategy = problem_of(options, launcher=options["launcher"] or "any")
+    read = described_by(options) if options["sources"] else None
+    if read is None:
+        job, problem, strategy = strategy_of(options)
     else:
-        problem, strategy = job.problem, job.strategy
+        job, problem, strategy = read.job, read.problem, read.strategy
     broken = broken_rules(problem, strategy)
-    if broken and job is None and not options["force"]:
+    if broken and read is None and not options["force"]:
         for rule, why in broken:
             complain(f"{rule.name}: {why}")
         click.echo("hint: --force prices it all the same", err=True)
         return WRONG_INPUT
-    framework = problem.workload.framework
-    constants = constants_for(problem.cluster, framework, options["calibration"])
-    row = price_strategies(problem, [strategy], constants)[0]
-    totals = job_memory_bytes(problem.model, problem.cluster, problem.workload, strategy, constants)
+    row = price_strategies(problem, [strategy], job.constants)[0]
+    totals = job_memory_bytes(
+        problem.model, problem.cluster, problem.workload, strategy, job.constants
+    )
     path = options["json_path"]
     if path is not None:
-        document = estimate_document(problem, row, totals, [rule.name for rule, _ in broken])
-        if job is not None:
-            document["launcher"] = job.launcher
-            document["read"] = read_document(job)
+        names = [rule.name for rule, _ in broken]
+        document = estimate_document(job, problem, row, totals, names)
+        if read is not None:
+            document["read"] = read_document(read)
         write_text("--json", path, json_text(document))
         if path == STDOUT:
             return 0
         narrate(f"wrote {path}")
     printer = Printer()
-    if job is not None:
-        printer.lines(read_lines(job), style="dim")
+    if read is not None:
+        printer.lines(read_lines(read), style="dim")
+    printer.lines(note_lines(job), style="yellow")
     printer.line(problem_line(problem.model, problem.cluster))
     printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
     printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")

@@ -8,15 +8,21 @@ from autopar import api
 from autopar.answers.explanation import explain_strategy
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.options import axis_options, axis_texts, json_option, problem_options
-from autopar.cli.problem import problem_of, space_words
-from autopar.job.inputs import constants_for
+from autopar.cli.question import job_of, one_count, strategy_of
+from autopar.job.job import SEARCHED
 from autopar.report.documents import search_document
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
 from autopar.report.progress import Bar
 from autopar.report.terminal import Printer, narrate
 from autopar.report.views.explain import explanation_document, print_explanation, pruned_table
-from autopar.report.views.search import nothing_lines, problem_line, searched_line, workload_line
+from autopar.report.views.search import (
+    note_lines,
+    nothing_lines,
+    problem_line,
+    searched_line,
+    workload_line,
+)
 
 
 @click.command(
@@ -54,19 +60,15 @@ def command(**options: Any) -> int:
 
 
 def _one_strategy(options: dict[str, Any]) -> None:
-    problem, strategy = problem_of(options, launcher=options["launcher"] or "megatron")
+    job, problem, strategy = strategy_of(options, rules=SEARCHED)
     with Bar("searching") as progress:
-        constants = constants_for(
-            problem.cluster, problem.workload.framework, options["calibration"]
-        )
-        found = explain_strategy(
-            problem, strategy, space=options["space"], constants=constants, progress=progress
-        )
+        found = explain_strategy(job, strategy, progress=progress)
     path = options["json_path"]
     if path is not None:
         write_text("--json", path, json_text(explanation_document(found)))
     if path != STDOUT:
         printer = Printer()
+        printer.lines(note_lines(job), style="yellow")
         printer.line(problem_line(problem.model, problem.cluster))
         printer.line(
             workload_line(problem.workload, strategy.precision.label, problem.launcher.title)
@@ -75,13 +77,16 @@ def _one_strategy(options: dict[str, Any]) -> None:
 
 
 def _whole_space(options: dict[str, Any]) -> None:
+    one_count(options["gpus"])
+    job = job_of(options)
     with Bar("searching") as progress:
-        result = api.search(**space_words(options), space=options["space"], progress=progress)
+        result = api.search(job, progress=progress)
     path = options["json_path"]
     if path is not None:
-        write_text("--json", path, json_text(search_document(result)))
+        write_text("--json", path, json_text(search_document(result, job=job)))
     if path != STDOUT:
         printer = Printer()
+        printer.lines(note_lines(job), style="yellow")
         printer.line(problem_line(result.model, result.cluster))
         printer.line(searched_line(result))
         printer.line()

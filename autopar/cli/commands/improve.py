@@ -9,9 +9,10 @@ import click
 from autopar.answers.improvement import Improvement, improve
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, complain
-from autopar.cli.options import axis_options, json_option, problem_options
-from autopar.cli.sources import from_option, job_of
-from autopar.job.inputs import constants_for
+from autopar.cli.options import axis_options, from_option, json_option, problem_options
+from autopar.cli.question import described_by
+from autopar.job.completion import Described
+from autopar.job.said import command_line
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
 from autopar.report.progress import Bar
@@ -22,10 +23,7 @@ from autopar.report.views.improve import (
     print_improvement,
     read_lines,
 )
-from autopar.report.views.search import problem_line, workload_line
-
-_LONGEST = 120
-"""Characters of sources that are worth repeating."""
+from autopar.report.views.search import note_lines, problem_line, workload_line
 
 
 @click.command(
@@ -58,13 +56,10 @@ def command(**options: Any) -> int:
     check_writable("--json", options["json_path"])
     if not options["sources"]:
         raise click.UsageError("--from is missing")
-    job = job_of(options)
-    constants = constants_for(
-        job.problem.cluster, job.problem.workload.framework, options["calibration"]
-    )
+    job = described_by(options)
     keep = [name for name in options["keep"].split(",") if name.strip()]
     with Bar("searching") as progress:
-        found = improve(job, constants, keep=keep, space=options["space"], progress=progress)
+        found = improve(job, keep=keep, progress=progress)
     path = options["json_path"]
     if path is not None:
         write_text("--json", path, json_text(improve_document(found)))
@@ -80,20 +75,19 @@ def command(**options: Any) -> int:
 def _print(found: Improvement, options: Mapping[str, Any]) -> None:
     printer, job = Printer(), found.job
     printer.lines(read_lines(job), style="dim")
+    printer.lines(note_lines(job.job), style="yellow")
     printer.line(problem_line(job.problem.model, job.problem.cluster))
     precision = job.strategy.precision.label
     printer.line(workload_line(job.problem.workload, precision, job.problem.launcher.title))
     print_improvement(printer, found)
     if found.better is not None:
         printer.line()
-        printer.lines(_next_lines(job.launcher, options), whole=True)
+        printer.lines(_next_lines(found.job, options["json_path"]), whole=True)
 
 
-def _next_lines(launcher: str, options: Mapping[str, Any]) -> list[str]:
+def _next_lines(job: Described, written: str | None) -> list[str]:
     """What to type to get the better plan's files."""
-    written = options["json_path"]
-    sources = " ".join(f"--from {quote(word)}" for word in options["sources"])
-    again = sources if len(sources) <= _LONGEST else "..."
-    first = [] if written else [f"  autopar improve {again} --json better.json"]
+    again = command_line("improve", {**job.job.said, "json": "better.json"})
     document = quote(written or "better.json")
-    return ["next:", *first, f"  autopar emit {document} --launcher {launcher} --out DIR"]
+    first = [] if written else [f"  {again}"]
+    return ["next:", *first, f"  autopar emit {document} --launcher {job.launcher} --out DIR"]

@@ -1,5 +1,6 @@
 """``autopar search``: the Pareto frontier of memory against step time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -7,15 +8,17 @@ import click
 from autopar import api
 from autopar.answers.emission import others_of, plan_of
 from autopar.answers.sizes import OBJECTIVES, search_sizes
-from autopar.cli.continued import is_continued, study_words, told
+from autopar.cli.continued import is_continued, problem_said, study_words
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.how import how_options, how_words
 from autopar.cli.mixed import pools_of, search_several
 from autopar.cli.options import axis_options, csv_option, json_option, problem_options
 from autopar.cli.parsing import Whole
-from autopar.cli.problem import command_words, counts_of, machine, search_words, space_words
+from autopar.cli.question import counts_of, job_of, said_in
 from autopar.cli.writing import check_emission, check_model, emit_options, write_plan
+from autopar.job.job import Job
+from autopar.report.again import next_lines, with_command
 from autopar.report.documents import rows_csv, search_document
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
@@ -80,49 +83,43 @@ def command(**options: Any) -> int:
     pools = pools_of(options)
     if pools:
         return search_several(options, pools)
+    job = None if is_continued(options) else job_of(options)
     with Bar("searching") as progress:
-        result = _search(options, progress)
+        result = _search(job, options, progress)
+    asked = problem_said(result) if job is None else job.said
     if not result.counts.legal:
         return complain_all(nothing_lines(result), WRONG_INPUT)
     if options["emit"] is not None and result.frontier:
-        _emit(result, options)
+        _emit(result, asked, options)
     if json_path is not None:
-        write_text("--json", json_path, json_text(search_document(result)))
+        write_text("--json", json_path, json_text(search_document(result, job=job)))
     if csv_path is not None:
         write_text("--csv", csv_path, rows_csv(result.frontier))
     if STDOUT not in (json_path, csv_path) and result.frontier:
-        again = command_words(told(options, result), result)
-        print_search(Printer(), result, top=options["top"], again=again)
+        again = next_lines(result, asked if job else said_in(options), asked)
+        print_search(Printer(), result, job, top=options["top"], again=again)
     for path in (json_path, csv_path):
         if path not in (None, STDOUT):
             narrate(f"wrote {path}")
     return 0 if result.frontier else complain_all(nothing_lines(result), NOTHING_FITS)
 
 
-def _emit(result: SearchResult, options: dict[str, Any]) -> None:
+def _emit(result: SearchResult, said: Mapping[str, Any], options: dict[str, Any]) -> None:
     """The best row's files; what is said of them goes beside the answer."""
-    best = plan_of(result, result.frontier[0])
+    best = with_command(plan_of(result, result.frontier[0]), said)
     quiet = {**options, "json_path": None}
     write_plan(
         best, options["emit"], rank=1, others=others_of(result, 1), options=quiet, beside=True
     )
 
 
-def _search(options: dict[str, Any], progress: Bar) -> SearchResult:
+def _search(job: Job | None, options: dict[str, Any], progress: Bar) -> SearchResult:
     """Search one number of GPUs, or several with a third axis to the frontier."""
-    if is_continued(options):
+    if job is None:
         return api.search_study(**study_words(options), progress=progress)
-    how = {"space": options["space"], **how_words(options)}
+    how = how_words(options)
     gpus, objective = options["gpus"], options["objective"]
     if objective is None and (gpus is None or gpus.single is not None):
-        return api.search(**space_words(options), **how, progress=progress)
-    cluster = machine(options)
-    return search_sizes(
-        options["model"],
-        cluster,
-        counts_of(gpus, cluster),
-        objective=objective or "gpus",
-        progress=progress,
-        **search_words(options),
-        **how,
-    )
+        return api.search(job, **how, progress=progress)
+    counts = counts_of(gpus, job.problem.cluster)
+    return search_sizes(job, counts, objective=objective or "gpus", progress=progress, **how)

@@ -7,12 +7,11 @@ import click
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import WRONG_INPUT, complain
 from autopar.cli.options import axis_options, json_option, problem_options
-from autopar.cli.problem import problem_of
-from autopar.job.inputs import constants_for
+from autopar.cli.question import strategy_of
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_line, json_text
 from autopar.report.terminal import Printer, narrate
-from autopar.report.views.search import problem_line, workload_line
+from autopar.report.views.search import note_lines, problem_line, workload_line
 from autopar.report.views.simulate import print_simulation, simulation_document
 from search.replay.replay_step import replay_step
 from search.rules import broken_rules
@@ -48,26 +47,25 @@ def command(**options: Any) -> int:
     check_writable("--trace", trace)
     if path == trace == STDOUT:
         raise click.UsageError("--json - and --trace - both want standard output")
-    problem, strategy = problem_of(options, launcher=options["launcher"] or "any")
+    job, problem, strategy = strategy_of(options)
     broken = broken_rules(problem, strategy)
     if broken and not options["force"]:
         for rule, why in broken:
             complain(f"{rule.name}: {why}")
         click.echo("hint: --force replays it all the same", err=True)
         return WRONG_INPUT
-    framework = problem.workload.framework
-    constants = constants_for(problem.cluster, framework, options["calibration"])
-    replay = replay_step(problem, strategy, constants)
+    replay = replay_step(problem, strategy, job.constants)
     if trace is not None:
         write_text("--trace", trace, json_line(replay.simulation.trace()))
     if path is not None:
-        write_text("--json", path, json_text(simulation_document(replay)))
+        write_text("--json", path, json_text(simulation_document(replay, job)))
     for written in (trace, path):
         if written not in (None, STDOUT):
             narrate(f"wrote {written}")
     if STDOUT in (path, trace):
         return 0
     printer = Printer()
+    printer.lines(note_lines(job), style="yellow")
     printer.line(problem_line(problem.model, problem.cluster))
     printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
     printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")

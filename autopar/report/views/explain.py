@@ -5,6 +5,7 @@ from typing import Any
 
 from autopar.answers.explanation import Explanation
 from autopar.report.documents import (
+    job_document,
     row_document,
     workload_document,
 )
@@ -147,7 +148,8 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "model": model_document(found.problem.model),
         "cluster": cluster_document(found.problem.cluster),
         "workload": workload_document(found.problem.workload),
-        "launcher": found.problem.launcher.name,
+        "launcher": found.job.name,
+        **job_document(found.job),
         "versions": found.searched.versions,
         "strategy": found.strategy.to_json(),
         "legal": not found.broken,

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from autopar.answers.improvement import Improvement, Step
-from autopar.job.completion import Job
+from autopar.answers.schemas import IMPROVE_SCHEMA
+from autopar.job.completion import Described
 from autopar.launchers.knobs import printable, shown
 from autopar.report.documents import (
-    IMPROVE_SCHEMA,
+    job_document,
     row_document,
     workload_document,
 )
@@ -24,7 +25,7 @@ from search.versions import versions
 _MOST_FIELDS = 8
 
 
-def read_lines(job: Job) -> list[str]:
+def read_lines(job: Described) -> list[str]:
     """Whose files were read, what they leave open, and what was passed over."""
     lines = [f"read {printable(job.title)} as files of {job.launcher}"]
     lines += [f"note: {name}: {printable(str(text))}" for name, text in job.notes.items()]
@@ -37,7 +38,7 @@ def read_lines(job: Job) -> list[str]:
     return lines
 
 
-def read_document(job: Job) -> dict[str, Any]:
+def read_document(job: Described) -> dict[str, Any]:
     """The same for programs."""
     return {
         "launcher": job.launcher,
@@ -152,6 +153,7 @@ def improve_document(found: Improvement) -> dict[str, Any]:
         "workload": workload_document(problem.workload),
         "launcher": found.job.launcher,
         "versions": versions(),
+        **job_document(found.job.job),
         "read": read_document(found.job),
         "kept": list(found.kept),
         "yours": {

@@ -2,8 +2,8 @@
 
 from collections.abc import Container, Mapping, Sequence
 
+from autopar.job.job import Job
 from autopar.report.strategy_words import (
-    flags,
     layout_words,
     other_words,
     recompute_words,
@@ -21,10 +21,8 @@ from autopar.report.words import (
     whole_percent,
 )
 from cost_models.calibrate.calibration import load_calibration, relatives
-from cost_models.counting.partition import even_stage_layers
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.model import ModelSpec
-from cost_models.specs.strategy import Strategy
 from cost_models.specs.units import gib
 from cost_models.specs.workload import Workload
 from search.result import Priced, SearchResult
@@ -45,6 +43,11 @@ def problem_lines(result: SearchResult) -> list[str]:
             result.workload, ", ".join(precisions), launcher_called(result.launcher).title
         ),
     ]
+
+
+def note_lines(job: Job) -> list[str]:
+    """What is to be known before the answer."""
+    return [f"note: {sentence}" for sentence in job.notes]
 
 
 def problem_line(model: ModelSpec, cluster: Cluster, gpus: str = "") -> str:
@@ -138,12 +141,21 @@ def frontier_table(ranked: Mapping[int, Priced], usable_bytes: float) -> Table:
     return Table(columns, cells).without_empty()
 
 
-def print_search(printer: Printer, result: SearchResult, *, top: int, again: str) -> None:
+def print_search(
+    printer: Printer,
+    result: SearchResult,
+    job: Job | None = None,
+    *,
+    top: int,
+    again: Sequence[str],
+) -> None:
     """The whole answer of a search that found something.
 
-    ``again`` is the problem's part of the command line, for what to type next.
+    ``again`` is what to type next.
     """
     ranked = top_rows(result.frontier, top)
+    if job is not None:
+        printer.lines(note_lines(job), style="yellow")
     printer.lines(problem_lines(result))
     printer.line(searched_line(result))
     printer.line()
@@ -157,7 +169,7 @@ def print_search(printer: Printer, result: SearchResult, *, top: int, again: str
     if hidden > 0:
         printer.line(f"{hidden} more on the frontier: --top {len(result.frontier)}")
     printer.line()
-    printer.lines(next_lines(result, result.frontier[0].strategy, again), whole=True)
+    printer.lines(again, whole=True)
 
 
 def top_rows(frontier: Sequence[Priced], top: int) -> dict[int, Priced]:
@@ -197,20 +209,6 @@ def _ranges(numbers: Sequence[int]) -> str:
             runs.append([number])
     texts = (str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
     return "#" + ", ".join(texts)
-
-
-def next_lines(result: SearchResult, best: Strategy, again: str) -> list[str]:
-    """Commands that make sense after this one."""
-    layers = even_stage_layers(result.model, result.workload.framework, best.pp, best.vpp)
-    if best.stage_layers == layers:  # what the framework does without being told
-        best = best.with_(stage_layers=None)
-    knobs = flags(best, moe=result.model.is_moe)
-    return [
-        "next:",
-        f"  autopar estimate {again} {knobs}",
-        f"  autopar explain {again}",
-        f"  autopar search {again} --json result.json",
-    ]
 
 
 def nothing_lines(result: SearchResult) -> list[str]:

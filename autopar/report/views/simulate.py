@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from autopar.report.documents import workload_document
+from autopar.job.job import Job
+from autopar.report.documents import job_document, workload_document
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
 from autopar.report.views.catalog import cluster_document, model_document
@@ -114,7 +115,7 @@ def print_simulation(printer: Printer, replay: StepReplay) -> None:
     printer.table(ranks_table(replay))
 
 
-def simulation_document(replay: StepReplay) -> dict[str, Any]:
+def simulation_document(replay: StepReplay, job: Job) -> dict[str, Any]:
     """The replay for programs, in SI units; lists are by pipeline rank."""
     simulation, problem = replay.simulation, replay.problem
     return {
@@ -122,7 +123,8 @@ def simulation_document(replay: StepReplay) -> dict[str, Any]:
         "model": model_document(problem.model),
         "cluster": cluster_document(problem.cluster),
         "workload": workload_document(problem.workload),
-        "launcher": problem.launcher.name,
+        "launcher": job.launcher or problem.launcher.name,
+        **job_document(job),
         "versions": versions(),
         "strategy": replay.priced.strategy.to_json(),
         "n_micro_batches": replay.cost.n_micro_batches,

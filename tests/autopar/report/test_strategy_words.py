@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopar.cli.commands.estimate import command
-from autopar.cli.strategy import strategy_of
+from autopar.cli.options import axis_texts
+from autopar.job.strategy import complete_strategy
 from autopar.report.strategy_words import changes, flags, layout_words, other_words
 from cost_models.specs.strategy import (
     ContextParallel,
@@ -54,8 +55,9 @@ STRATEGIES = st.builds(
 def read_back(words: str, gpus: int, *, moe: bool) -> Strategy:
     """The strategy that ``autopar estimate`` makes of these options."""
     context: click.Context = command.make_context("estimate", words.split())
-    return strategy_of(
-        context.params, gpus, launcher=LAUNCHERS["any"], moe=moe, precision=Precision.BF16
+    knobs = {**axis_texts(context.params), "stage_layers": context.params["stage_layers"]}
+    return complete_strategy(
+        knobs, gpus, launcher=LAUNCHERS["any"], moe=moe, precision=Precision.BF16
     )
 
 

@@ -34,7 +34,7 @@ def test_no_line_is_wider_than_the_terminal(
     """At 80 columns and more, nothing wraps but the commands that one may copy."""
     monkeypatch.setenv("COLUMNS", str(width))
     stream = Terminal()
-    print_search(Printer(stream), result, top=10, again="--gpus 64")
+    print_search(Printer(stream), result, top=10, again=())
     text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
     lines = [line for line in text.splitlines() if not line.startswith("  autopar ")]
     assert max(len(line.rstrip()) for line in lines) <= width
@@ -49,7 +49,7 @@ def test_knobs_without_room_stand_below_the_table(
     """At 80 columns the column of other knobs becomes lines by rank."""
     monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
-    print_search(Printer(stream), result, top=10, again="--gpus 64")
+    print_search(Printer(stream), result, top=10, again=())
     assert "\n#1" in stream.getvalue()
 
 
@@ -60,7 +60,7 @@ def test_an_interval_is_shown_where_there_is_one(result: SearchResult) -> None:
         for row in result.frontier
     ]
     stream = io.StringIO()
-    print_search(Printer(stream), replace(result, frontier=sure), top=3, again="--gpus 64")
+    print_search(Printer(stream), replace(result, frontier=sure), top=3, again=())
     assert stream.getvalue().count("\u00b110%") == 3
     assert "80% interval of the step time" in stream.getvalue()
 

@@ -1,31 +1,42 @@
-"""From one value of each axis to a strategy, with sensible values for what is not typed."""
+"""From some knobs to a whole strategy: what is not said follows from what is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autopar.cli.options import axis_texts
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Precision, Schedule, Sharding, Strategy
 from search.rules import Launcher
-from search.space.axes import parse_axis
+from search.space.axes import axis_called, parse_axis
 from search.space.canonical import canonical_strategy
 
 
-def strategy_of(
-    options: Mapping[str, Any],
+def complete_strategy(
+    knobs: Mapping[str, Any],
     gpus: int | None,
     *,
     launcher: Launcher,
     moe: bool,
     precision: Precision,
 ) -> Strategy:
-    """The strategy that the options describe.
+    """The strategy that these knobs describe, each as text or as its value.
 
-    Where they are not typed, data parallel takes the GPUs that are left, sequence
-    parallel goes with tensor parallel, several chunks are interleaved, and switches that
-    have nothing to act on are off.
+    Where they are not said, data parallel takes the GPUs that are left, sharding spans all
+    of its ranks, sequence parallel goes with tensor parallel, several chunks are
+    interleaved, and switches that have nothing to act on are off.
+
+    Raises
+    ------
+    SpecError
+        For a knob that there is not, several values of one, degrees that do not make up
+        the GPUs, and hsdp without ``dp_shard``.
+
+    >>> from search.rules import launcher_called
+    >>> complete_strategy({"tp": 8, "sharding": "fsdp"}, 512, launcher=launcher_called("any"),
+    ...                   moe=False, precision=Precision.BF16).dp_shard
+    64
     """
-    typed = {name: one_value(name, text) for name, text in axis_texts(options).items()}
+    typed = single_values(knobs)
+    stages = typed.pop("stage_layers", None)
     given = {"precision": precision, **typed}
     inner = Strategy(**{name: given[name] for name in ("tp", "pp", "cp") if name in given})
     given["dp"] = dp = _data_parallel(inner, gpus) if "dp" not in given else given["dp"]
@@ -43,10 +54,26 @@ def strategy_of(
     if given.get("vpp", 1) > 1:
         given.setdefault("schedule", Schedule.INTERLEAVED)
     plain = canonical_strategy(Strategy(**given), moe=moe)
-    stages = options.get("stage_layers")
     if stages is not None:
         typed["stage_layers"] = _stage_layers(stages, inner.pp * given.get("vpp", 1))
     return plain.with_(**typed)
+
+
+def single_values(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """One value of each knob that is said, texts read; ``stage_layers`` in model order."""
+    values: dict[str, Any] = {}
+    for name, value in knobs.items():
+        if value is None:
+            continue
+        if name == "stage_layers":
+            values[name] = value
+            continue
+        axis = axis_called(name)
+        if isinstance(value, str):
+            values[axis] = one_value(axis, value)
+        else:
+            values[axis] = getattr(Strategy.from_json({axis: value}), axis)
+    return values
 
 
 def one_value(name: str, text: str) -> Any:
@@ -75,13 +102,13 @@ def _data_parallel(inner: Strategy, gpus: int | None) -> int:
     return dp
 
 
-def _stage_layers(text: str, chunks: int) -> tuple[int, ...]:
+def _stage_layers(said: str | Sequence[int], chunks: int) -> tuple[int, ...]:
     try:
-        layers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise SpecError(f"--stage-layers must be counts like 10,12,10, got {text}") from None
+        layers = tuple(int(part) for part in (said.split(",") if isinstance(said, str) else said))
+    except (TypeError, ValueError):
+        raise SpecError(f"--stage-layers must be counts like 10,12,10, got {said}") from None
     if len(layers) != chunks or min(layers) < 0:
         raise SpecError(
-            f"--stage-layers must name the layers of all {chunks} chunks, got {len(layers)}: {text}"
+            f"--stage-layers must name the layers of all {chunks} chunks, got {len(layers)}: {said}"
         )
     return layers
