@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from cost_models.calibrate.batch import RunBatch, batch_constants, batch_cost, cheapest, run_batch
 from cost_models.calibrate.calibration import Calibration
+from cost_models.calibrate.cells import read_runs
 from cost_models.calibrate.fitting import USABLE, Fit, calibration_of, fit_memory, fit_step_time
-from cost_models.calibrate.runs import Run, parse_all, read_runs, slow_regime
+from cost_models.calibrate.runs import Run, parse_all
 from cost_models.equations.constants import Constants
 from cost_models.specs.errors import SpecError
 from cost_models.specs.units import Floats
@@ -31,7 +32,7 @@ class Measured:
     step_time_s: Floats
     memory_bytes: Floats
     healthy: Bools
-    """Outside the slow regime of :func:`cost_models.calibrate.runs.slow_regime`."""
+    """Outside the slow regime of :mod:`benchmarks.fit.slow_regime`."""
     out_of_memory: Floats
     """1.0, 0.0, or NaN where the source does not say."""
 
@@ -53,7 +54,7 @@ def load_measured(path: Path = RUNS_CSV) -> Measured:
         sources=np.array([run.source for run in runs]),
         step_time_s=np.array([run.step_time_s or np.nan for run in runs]),
         memory_bytes=np.array([run.memory_bytes or np.nan for run in runs]),
-        healthy=~np.array(slow_regime(runs)),
+        healthy=~np.array([run.slow_regime for run in runs]),
         out_of_memory=np.array(
             [np.nan if run.out_of_memory is None else float(run.out_of_memory) for run in runs]
         ),

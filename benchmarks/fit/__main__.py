@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from autopar.report.files import write_text
+from benchmarks.fit.slow_regime import wrong_rows
 from benchmarks.leave_out import by_source, left_out_predictions
 from benchmarks.measured import RUNS_CSV, Measured, Predicted, fit_all, load_measured, predict
 from cost_models.calibrate.calibration import SHIPPED, Spread, to_json
@@ -53,9 +54,8 @@ def _spread(measured: Measured, log_ratio: Floats, inside: Floats) -> Spread:
     return Spread(residual_sd=residual, source_sd=source, scale=edge / 1.2816)
 
 
-def build() -> str:
+def build(measured: Measured) -> str:
     """The calibration file's text."""
-    measured = load_measured()
     everything = np.ones(len(measured.runs), dtype=bool)
     fits = fit_all(measured, everything)
     inside = predict(measured, calibration_of(*fits))
@@ -112,7 +112,11 @@ def nearly_equal(one: Any, other: Any) -> bool:
 
 def main() -> int:
     """Write or check the shipped calibration."""
-    text = build()
+    measured = load_measured()
+    if wrong := wrong_rows(measured.runs):
+        print(f"{RUNS_CSV}: column slow_regime is wrong in rows {', '.join(wrong)}")
+        return 1
+    text = build(measured)
     if "--check" in sys.argv[1:]:
         return check(SHIPPED.read_text(encoding="utf-8") if SHIPPED.exists() else "{}", text)
     write_text("calibration", str(SHIPPED), text)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.calibrate.calibration import Calibration, levels_of
-from cost_models.calibrate.runs import Run, candidates
+from cost_models.calibrate.runs import Run
 from cost_models.counting.work import Work, concatenate, step_work
 from cost_models.equations.constants import Constants
 from cost_models.equations.memory import RankMemory, memory_parts, memory_terms
@@ -68,7 +68,7 @@ def run_batch(runs: Sequence[Run]) -> RunBatch:
         wires = (box.nvlink_bandwidth_Bps, box.nic_bandwidth_Bps, box.nvlink_domain)
         machine = (id(box.gpu), box.n_gpus, box.gpus_per_node, *wires)
         key = (run.model, machine, run.workload)
-        groups.setdefault(key, []).extend((index, s) for s in candidates(run))
+        groups.setdefault(key, []).extend((index, s) for s in run.candidates())
     works, memories, columns, owners, usable, sizes = [], [], [], [], [], []
     for members in groups.values():
         run = runs[members[0][0]]

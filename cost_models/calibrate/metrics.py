@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from cost_models.calibrate.predictions import Predictions
-from cost_models.calibrate.runs import Run, slow_regime
+from cost_models.calibrate.runs import Run
 from cost_models.specs.units import Floats
 
 Bools = NDArray[np.bool_]
@@ -40,7 +40,7 @@ class Judged:
     model: NDArray[np.str_]
     sweep: NDArray[np.int64]
     slow: Bools
-    """In the slow regime of :func:`cost_models.calibrate.runs.slow_regime`."""
+    """Disturbed, by the word of their rows."""
     measured_s: Floats
     predicted_s: Floats
     low_s: Floats
@@ -69,7 +69,7 @@ def judged(runs: Sequence[Run], predictions: Predictions) -> Judged:
         sweep=np.array(
             [places.setdefault(sweep_of(run), len(places)) for run in runs], dtype=np.int64
         ),
-        slow=np.array(slow_regime(runs), dtype=np.bool_),
+        slow=np.array([run.slow_regime for run in runs], dtype=np.bool_),
         measured_s=np.array([run.step_time_s or unknown for run in runs], dtype=np.float64),
         predicted_s=predictions.step_time_s,
         low_s=predictions.step_time_low_s,

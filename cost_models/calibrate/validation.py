@@ -15,17 +15,11 @@ import numpy as np
 
 from cost_models.calibrate.batch import RunBatch, run_batch
 from cost_models.calibrate.calibration import Calibration
+from cost_models.calibrate.cells import COLUMNS, UnreadableRunError, read_table
 from cost_models.calibrate.metrics import Bools, all_figures, judged, summary_of
 from cost_models.calibrate.predictions import Predictions, predict_batch
 from cost_models.calibrate.recalibration import informative_runs, recalibrated
-from cost_models.calibrate.runs import (
-    COLUMNS,
-    Run,
-    UnreadableRunError,
-    parse_run,
-    read_table,
-    slow_regime,
-)
+from cost_models.calibrate.runs import Run, parse_run
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Recompute, Strategy
 from cost_models.specs.units import Floats
@@ -215,10 +209,7 @@ def chosen_runs(
     chosen = np.zeros(len(runs), dtype=np.bool_)
     if not n:
         return chosen
-    slow = slow_regime(runs)
-    usable = np.array(
-        [run.step_time_s is not None and not odd for run, odd in zip(runs, slow, strict=True)]
-    )
+    usable = np.array([run.step_time_s is not None and not run.slow_regime for run in runs])
     sources = np.array([run.source for run in runs])
     for source in dict.fromkeys(sources[usable].tolist()):
         mine = usable & (sources == source)
@@ -271,7 +262,7 @@ def calibrate_table(
     batch = run_batch(runs)
     before = predict_batch(batch, start)
     after = before
-    healthy = ~np.array(slow_regime(runs), dtype=np.bool_)
+    healthy = ~np.array([run.slow_regime for run in runs], dtype=np.bool_)
     half = np.random.default_rng(seed).permutation(len(runs)) % 2 == 0
     for part in (half, ~half):
         if part.any() and not part.all():

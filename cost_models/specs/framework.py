@@ -7,14 +7,14 @@ data: ``catalog/frameworks/*.toml`` and ``catalog/tables/optimizers.toml``, each
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cost_models.specs.errors import SpecError, require_not_negative
 
 Partition = Literal["even", "embedding_and_head_as_layers", "parameter_weight"]
 MemoryFigure = Literal["allocated", "reserved", "device"]
 
-PARTITIONS = ("even", "embedding_and_head_as_layers", "parameter_weight")
+PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from benchmarks.measured import (
     fit_all,
     load_measured,
 )
+from cost_models.calibrate.cells import read_runs
 from cost_models.calibrate.fitting import Fit, fit_memory, fit_step_time
-from cost_models.calibrate.runs import read_runs
 from cost_models.calibrate.validation import read_run_table
 from cost_models.equations.constants import Constants
 

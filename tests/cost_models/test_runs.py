@@ -4,17 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from cost_models.calibrate.runs import (
+from cost_models.calibrate.cells import (
+    COLUMNS,
     REQUIRED,
-    Run,
     UnknowableRunError,
     UnreadableRunError,
-    candidates,
-    parse_run,
     read_runs,
     read_table,
-    slow_regime,
 )
+from cost_models.calibrate.runs import Run, parse_run
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Recompute, Schedule
 from cost_models.specs.units import GIB
@@ -82,6 +80,10 @@ WRONG = {
     "oom": ("perhaps", "oom: must be 0 or 1, got 'perhaps'"),
     "n_heads": ("0.5", "n_heads: must be a whole number"),
     "n_kv_heads": ("5", "n_kv_heads"),
+    "framework_release": ("soon", "framework_release: must be a year and a month such as 26.04"),
+    "layer_partition": ("odd", "layer_partition: is unknown: 'odd'"),
+    "scores_counted": ("most", "scores_counted: is unknown: 'most'"),
+    "nic_gbit_per_s_per_gpu": ("0", "nic_bandwidth_Bps"),
 }
 
 
@@ -121,7 +123,7 @@ def test_open_knobs_have_candidates_that_keep_the_layout() -> None:
     """Micro-batches divide the batch, chunks the layers; all else stays."""
     run = run_of(micro_batch="", schedule="", recompute="")
     assert set(run.open_knobs) == {"micro_batch_size", "vpp", "recompute"}
-    found = candidates(run)
+    found = run.candidates()
     assert {s.micro_batch_size for s in found} == {1, 2, 4, 8}
     assert {s.vpp for s in found} >= {1, 2, 3}
     assert all((s.schedule == Schedule.INTERLEAVED) == (s.vpp > 1) for s in found)
@@ -160,38 +162,6 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "nowhere.csv")
 
 
-SWEEP = {"source": "ultrascale-playbook"}
-
-
-def test_only_the_known_sweep_has_a_slow_regime() -> None:
-    """Over 0.25 s a micro-batch beyond the host's 11.4 ms a layer is slow there, and nowhere else.
-
-    Nine rounds of twelve layers: 1.2 s at the host's pace, 2.25 s more at the border.
-    """
-    times = ("1.2", "3.4", "3.6", "10")
-    assert slow_regime([run_of(**SWEEP, step_time_s=t) for t in times]) == [
-        False,
-        False,
-        True,
-        True,
-    ]
-    assert not any(slow_regime([run_of(step_time_s=time) for time in times]))
-
-
-def test_a_slow_run_is_known_without_siblings_and_a_busy_one_is_not_slow() -> None:
-    """Where all runs of a layout are slow, none passes for healthy; large layers take long."""
-    assert slow_regime([run_of(**SWEEP, step_time_s="10")]) == [True]
-    wide = {"hidden": "16384", "n_heads": "128"}
-    assert slow_regime([run_of(**SWEEP, **wide, step_time_s="10")]) == [False]
-
-
-def test_without_a_pipeline_siblings_decide() -> None:
-    """Twice the time of its sibling and 0.4 s a micro-batch more."""
-    flat = {"dp": "8", "pp": "1", "schedule": ""} | SWEEP
-    runs = [run_of(**flat, step_time_s=time) for time in ("4", "9", "12")]
-    assert slow_regime(runs) == [False, False, True]
-
-
 EXPERTS = DENSE | {
     "gpu": "H100-SXM-80GB",
     "num_gpus": "32",
@@ -228,7 +198,7 @@ EXPERTS = DENSE | {
                 "dp": "32",
                 "gpu": "B200",
                 "precision": "mxfp8",
-                "notes": "26.04.01 NeMo Container; pretrain",
+                "framework_release": "26.04.01",
             },
             False,
         ),
@@ -239,20 +209,51 @@ def test_whose_recipe_hides_exchanges_of_experts(changes: dict[str, str], hidden
     assert parse_run(2, EXPERTS | changes).strategy.overlap_ep is hidden
 
 
-def test_a_note_on_the_router_balances_experts() -> None:
-    """Benchmarks that force the router, or drop what is over an expert's capacity, say so."""
-    for note in ("MoE: force-balanced tokens", "token-drop training, capacity factor 1; MBS open"):
-        assert parse_run(2, EXPERTS | {"notes": note}).workload.balanced_experts
-    assert not parse_run(2, EXPERTS).workload.balanced_experts
+def test_what_a_source_did_differently_has_columns() -> None:
+    """Router, dropped tokens, frozen weights, stages and MTP are the catalog's unless stated."""
+    usual = parse_run(2, EXPERTS)
+    cells = {"balanced_experts": "1", "drops_tokens": "1", "frozen_weights": "1"}
+    told = parse_run(2, EXPERTS | cells | {"mtp_layers": "1"})
+    assert not usual.workload.balanced_experts
+    assert told.workload.balanced_experts
+    assert told.workload.drops_tokens
+    assert told.workload.frozen_weights
+    assert (usual.model.mtp_layers, told.model.mtp_layers) == (0, 1)
+    split = run_of(layer_partition="embedding_and_head_as_layers")
+    assert split.workload.framework.partition == "embedding_and_head_as_layers"
+
+
+def test_notes_are_for_people() -> None:
+    """Whatever they say, nothing is read from them."""
+    note = "force-balanced tokens, capacity factor 1; 26.04.01 NeMo Container, embedding-balanced"
+    assert parse_run(2, EXPERTS | {"notes": note}) == parse_run(2, EXPERTS)
+    assert run_of(source="ultrascale-playbook", step_time_s="1000").slow_regime is False
+
+
+def test_a_row_may_state_its_own_wires() -> None:
+    """400 Gbit/s are 50 GB/s, each way."""
+    run = run_of(nic_gbit_per_s_per_gpu="400", nvlink_gbyte_per_s="100")
+    assert run.cluster.nic_bandwidth_Bps == 50e9
+    assert run.cluster.nvlink_bandwidth_Bps == 100e9
+
+
+def test_every_column_is_documented() -> None:
+    """The table beside the shipped data explains each."""
+    readme = Path(__file__).parents[2] / "benchmarks" / "data" / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    assert [name for name in COLUMNS if f"`{name}`" not in text] == []
 
 
 def test_a_utilization_tells_a_time_only_where_conventions_agree() -> None:
     """The masked half of the scores is a third of the FLOPs at 64k tokens and little at 2k."""
     cells = {"step_time_s": "", "tflops_per_gpu_reported": "150", "global_batch_seqs": "32"}
-    unsaid = cells | {"tflops_convention": "model flops; TFLOPs column derived = MFU*989.5"}
+    unsaid = cells | {"scores_counted": "unsaid"}
     assert run_of(**unsaid).step_time_s == run_of(**cells).step_time_s
     assert run_of(**cells, seq_len="65536").step_time_s is not None
     assert run_of(**unsaid, seq_len="65536").step_time_s is None
+    whole = run_of(**cells, seq_len="65536").step_time_s or 0.0
+    half = run_of(**cells, seq_len="65536", scores_counted="half").step_time_s or 0.0
+    assert 0.5 < half / whole < 0.75
 
 
 @pytest.mark.parametrize("name", ["Nemotron_3_Super", "DeepSeekV4 Flash"])
@@ -268,4 +269,4 @@ def test_an_open_pipeline_may_count_embedding_and_head_as_layers() -> None:
         gpu="H100-SXM-80GB", num_gpus="128", model="405b", hidden="", n_layers="", tp="8", pp="16",
         dp="1", schedule="", global_batch_seqs="64", micro_batch="1",
     )  # fmt: skip
-    assert {s.vpp for s in candidates(run)} == {1, 2, 4, 8}
+    assert {s.vpp for s in run.candidates()} == {1, 2, 4, 8}
