@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cost_models.calibrate.batch import RunBatch, batch_constants, batch_cost, cheapest, run_batch
-from cost_models.calibrate.calibration import Calibration
+from cost_models.calibrate.calibration import Calibration, prior_constants
 from cost_models.calibrate.cells import read_runs
 from cost_models.calibrate.fitting import USABLE, Fit, calibration_of, fit_memory, fit_step_time
 from cost_models.calibrate.runs import Run, parse_all
-from cost_models.equations.constants import Constants
 from cost_models.specs.errors import SpecError
 from cost_models.specs.units import Floats
 
@@ -71,7 +70,7 @@ def fit_all(
     """(memory, time) fitted to the healthy runs that ``trained`` marks."""
     used = trained & measured.healthy
     memory_start, time_start = start if start else (None, None)
-    memory = fit_memory(measured.batch, used, Constants(), start=memory_start)
+    memory = fit_memory(measured.batch, used, prior_constants(), start=memory_start)
     base = batch_constants(measured.batch, calibration_of(memory))
     time = fit_step_time(measured.batch, used, base, start=time_start, max_steps=max_steps)
     return memory, time

@@ -37,6 +37,12 @@ class Prior:
     """What is believed of one constant before any run is seen."""
 
     name: str
+    unit: str
+    low: float
+    """No less and no more than this can a GPU or its software do at all."""
+    high: float
+    source: str
+    """Of value and bounds."""
     value: float
     sd: float
     share: bool = False
@@ -75,6 +81,13 @@ def load_priors(path: Path = CATALOG / "calibrations" / "priors.toml") -> tuple[
             raise SpecError(f"{path}: {name!r} is not a constant of the cost model")
         priors.append(Prior(name=name, at=table.pop("at", {}), by=table.pop("by", {}), **table))
     return tuple(priors)
+
+
+def prior_constants(architecture: str = "") -> Constants:
+    """The prior medians, of one architecture where the priors name it: no run has a say."""
+    return Constants(
+        **{p.name: float(np.asarray(p.inverse(p.start(architecture)))) for p in load_priors()}
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -18,10 +18,10 @@ from benchmarks.measured import (
     fit_all,
     load_measured,
 )
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.calibrate.cells import read_runs
 from cost_models.calibrate.fitting import Fit, fit_memory, fit_step_time
 from cost_models.calibrate.validation import read_run_table
-from cost_models.equations.constants import Constants
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_fit_does_not_look_at_what_is_left_out(measured: Measured, fit: object
     """Its picks are trained runs alone."""
     trained = measured.sources != "bigscience-tr11"
     assert callable(fit)
-    found = fit(measured.batch, trained & measured.healthy, Constants(), max_steps=1)
+    found = fit(measured.batch, trained & measured.healthy, prior_constants(), max_steps=1)
     assert np.all(trained[measured.batch.owner[found.picked]])
     assert "bigscience-tr11" not in found.source_effects
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.optimizers import load_optimizer
@@ -109,7 +110,7 @@ def price(workload: Work, h100: Gpu) -> Price:
             cluster or Cluster.of(h100, n_gpus),
             job or workload(),
             columns,
-            constants or Constants(),
+            constants or prior_constants(),
             breakdown=breakdown,
         )
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.equations.bound import step_bound_s
-from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_time_s
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.model import ModelSpec
@@ -51,9 +51,9 @@ def test_no_strategy_is_faster_than_the_bound_of_one_with_less_work(
     model = request.getfixturevalue(name)
     cluster = Cluster.of(h100, layout.world_size)
     least = layout.with_(**LEAST)
-    bound = step_bound_s(model, cluster, workload(), Strategies.of(least), Constants())
+    bound = step_bound_s(model, cluster, workload(), Strategies.of(least), prior_constants())
     priced = Strategies.of([least, layout, layout.with_(**more)])
-    times = step_time_s(model, cluster, workload(), priced, Constants())
+    times = step_time_s(model, cluster, workload(), priced, prior_constants())
 
     assert 0 < bound.item() <= times.min() * (1 + 1e-12)
 
@@ -64,6 +64,6 @@ def test_the_bound_is_the_price_where_nothing_is_pooled(
 ) -> None:
     """Without a pipeline and data-parallel ranks there is nothing that the bound leaves out."""
     cluster, columns = Cluster.of(h100, layout.world_size), Strategies.of(layout)
-    bound = step_bound_s(dense_model, cluster, workload(), columns, Constants())
-    time = step_time_s(dense_model, cluster, workload(), columns, Constants())
+    bound = step_bound_s(dense_model, cluster, workload(), columns, prior_constants())
+    time = step_time_s(dense_model, cluster, workload(), columns, prior_constants())
     assert np.array_equal(bound, time)

@@ -2,7 +2,7 @@
 
 import json
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from cost_models.calibrate.calibration import (
     load_calibration,
     load_constants,
     load_priors,
+    prior_constants,
     relatives,
     to_json,
 )
 from cost_models.calibrate.predictions import predict_batch, predict_runs
 from cost_models.calibrate.recalibration import informative_runs, recalibrated
 from cost_models.calibrate.runs import Run, parse_run
-from cost_models.catalog.frameworks import load_framework
-from cost_models.catalog.gpus import load_gpu
+from cost_models.catalog.frameworks import framework_names, load_framework
+from cost_models.catalog.gpus import gpu_names, load_gpu
+from cost_models.equations.constants import Constants
 from cost_models.specs.errors import SpecError
 
 SHIPPED_CALIBRATION = load_calibration()
@@ -119,6 +121,42 @@ def test_every_gpu_and_framework_has_constants() -> None:
         found = load_constants(load_gpu(gpu), load_framework("megatron-lm"))
         assert 0 < found.gemm_fraction < 1
         assert found.straggler > 0
+
+
+GPUS_AND_FRAMEWORKS = [(gpu, name) for gpu in gpu_names() for name in framework_names()]
+
+
+def test_every_constant_has_a_unit_bounds_and_a_source() -> None:
+    """In the priors' file, and none beside them; the medians lie inside."""
+    priors = {prior.name: prior for prior in load_priors()}
+    assert set(priors) == {f.name for f in fields(Constants)}
+    for prior in priors.values():
+        assert prior.unit, prior.name
+        assert prior.source, prior.name
+        for median in (prior.value, *prior.at.values()):
+            assert prior.low <= median <= prior.high, prior.name
+
+
+def test_no_shipped_constant_leaves_what_is_possible() -> None:
+    """For every GPU and framework of the catalog."""
+    priors = load_priors()
+    outside = []
+    for gpu, name in GPUS_AND_FRAMEWORKS:
+        found = load_constants(load_gpu(gpu), load_framework(name))
+        values = [(prior, float(np.asarray(getattr(found, prior.name)))) for prior in priors]
+        outside += [
+            f"{prior.name} on {gpu}, {name}: {value:.3g}"
+            for prior, value in values
+            if not prior.low <= value <= prior.high
+        ]
+    assert outside == []
+
+
+def test_constants_without_a_calibration_are_the_prior_medians() -> None:
+    """The architecture's own where the priors name it."""
+    prior = next(p for p in load_priors() if p.name == "gemm_fraction")
+    assert prior_constants().gemm_fraction == pytest.approx(prior.value)
+    assert prior_constants("ampere").gemm_fraction == pytest.approx(prior.at["ampere"])
 
 
 def test_unseen_levels_keep_their_prior_variance() -> None:

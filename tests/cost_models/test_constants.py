@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.equations.constants import Constants
 from cost_models.equations.step import StepCost
 from cost_models.specs.cluster import Cluster, Gpu
@@ -89,9 +90,9 @@ def totals(
 @pytest.mark.parametrize("name", NAMES)
 def test_every_constant_is_read(totals: Totals, name: str) -> None:
     """Some strategy's time changes with it, or its memory if it is one of memory."""
-    value = float(np.asarray(getattr(Constants(), name)))
-    small = totals(replace(Constants(), **{name: 0.1 * value}))
-    large = totals(replace(Constants(), **{name: 10 * value + 0.01}))
+    value = float(np.asarray(getattr(prior_constants(), name)))
+    small = totals(replace(prior_constants(), **{name: 0.1 * value}))
+    large = totals(replace(prior_constants(), **{name: 10 * value + 0.01}))
     changed = [not np.allclose(a, b, rtol=1e-12) for a, b in zip(small, large, strict=True)]
     assert changed == [name not in MEMORY, name in MEMORY]
 
@@ -99,9 +100,9 @@ def test_every_constant_is_read(totals: Totals, name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("_fraction") and n not in MEMORY])
 def test_reaching_more_of_the_data_sheet_is_no_slower(totals: Totals, name: str) -> None:
     """Shares of a peak or a bandwidth make steps faster."""
-    value = float(np.asarray(getattr(Constants(), name)))
-    time, _ = totals(replace(Constants(), **{name: 1.1 * value}))
-    assert (time <= totals(Constants())[0] * (1 + 1e-9)).all()
+    value = float(np.asarray(getattr(prior_constants(), name)))
+    time, _ = totals(replace(prior_constants(), **{name: 1.1 * value}))
+    assert (time <= totals(prior_constants())[0] * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize(
@@ -109,17 +110,17 @@ def test_reaching_more_of_the_data_sheet_is_no_slower(totals: Totals, name: str)
 )
 def test_latencies_and_passes_make_no_step_faster(totals: Totals, name: str) -> None:
     """Start-ups, floors, extra passes and half-reached sizes cost time."""
-    value = float(np.asarray(getattr(Constants(), name)))
-    time, _ = totals(replace(Constants(), **{name: 2 * value + 1e-4}))
-    assert (time >= totals(Constants())[0] * (1 - 1e-9)).all()
+    value = float(np.asarray(getattr(prior_constants(), name)))
+    time, _ = totals(replace(prior_constants(), **{name: 2 * value + 1e-4}))
+    assert (time >= totals(prior_constants())[0] * (1 - 1e-9)).all()
 
 
 @pytest.mark.parametrize("name", MEMORY)
 def test_memory_constants_add_memory(totals: Totals, name: str) -> None:
     """Buffers, slack and factors over the tensors never take memory away."""
-    value = float(np.asarray(getattr(Constants(), name)))
-    _, memory = totals(replace(Constants(), **{name: 1.5 * value + 0.01}))
-    assert (memory >= totals(Constants())[1]).all()
+    value = float(np.asarray(getattr(prior_constants(), name)))
+    _, memory = totals(replace(prior_constants(), **{name: 1.5 * value + 0.01}))
+    assert (memory >= totals(prior_constants())[1]).all()
 
 
 def test_one_constant_per_strategy_is_that_constant(dense_model: ModelSpec, price: Price) -> None:
@@ -129,8 +130,10 @@ def test_one_constant_per_strategy_is_that_constant(dense_model: ModelSpec, pric
     both = price(
         dense_model,
         Strategies.of(strategies),
-        constants=Constants(gemm_fraction=np.array([slow, fast])),
+        constants=replace(prior_constants(), gemm_fraction=np.array([slow, fast])),
     )
     for i, fraction in enumerate((slow, fast)):
-        alone = price(dense_model, strategies[i], constants=Constants(gemm_fraction=fraction))
+        alone = price(
+            dense_model, strategies[i], constants=replace(prior_constants(), gemm_fraction=fraction)
+        )
         assert both.step_time_s[i] == pytest.approx(alone.step_time_s.item(), rel=1e-12)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.gpus import load_gpu
 from cost_models.catalog.models import load_model
 from cost_models.counting.work import step_work
@@ -27,7 +28,7 @@ def seconds(
 ) -> float:
     """One step on B200."""
     cluster = Cluster.of(load_gpu("b200"), strategy.world_size)
-    return step_time_s(model, cluster, job, Strategies.of(strategy), c or Constants()).item()
+    return step_time_s(model, cluster, job, Strategies.of(strategy), c or prior_constants()).item()
 
 
 def layer(
@@ -36,7 +37,7 @@ def layer(
     """One layer on B200."""
     cluster = Cluster.of(load_gpu("b200"), strategy.world_size)
     columns = Strategies.of(strategy)
-    return layer_time(step_work(model, cluster, job, columns), columns, c or Constants())
+    return layer_time(step_work(model, cluster, job, columns), columns, c or prior_constants())
 
 
 def test_fused_experts_move_less_and_wait_for_no_host(workload: Job) -> None:
@@ -44,7 +45,7 @@ def test_fused_experts_move_less_and_wait_for_no_host(workload: Job) -> None:
     model = load_model("qwen3-30b-a3b")
     now, before = workload(framework=BRIDGE), workload(framework=BEFORE)
     assert layer(model, now).moe.memory_forward < layer(model, before).moe.memory_forward
-    host = Constants(expert_host_s=1.0)
+    host = replace(prior_constants(), expert_host_s=1.0)
     assert seconds(model, before, c=host) > 10 * seconds(model, now, c=host)
     plain = replace(EIGHT, precision=Precision.BF16)
     assert seconds(model, now, plain) == seconds(model, before, plain)
@@ -53,14 +54,17 @@ def test_fused_experts_move_less_and_wait_for_no_host(workload: Job) -> None:
 def test_the_host_waits_with_each_expert_only_where_sizes_are_unknown(workload: Job) -> None:
     """Sixteen experts on a rank hold up a small micro-batch; dropping tokens fixes their sizes."""
     model = load_model("qwen3-30b-a3b")
-    slow, quick = Constants(expert_host_s=1e-2), Constants(expert_host_s=0.0)
+    slow, quick = (
+        replace(prior_constants(), expert_host_s=1e-2),
+        replace(prior_constants(), expert_host_s=0.0),
+    )
     job = workload(framework=BEFORE)
     waited = seconds(model, job, c=slow) - seconds(model, job, c=quick)
     micro_batches = job.global_batch_size / EIGHT.dp
     assert waited == pytest.approx(micro_batches * model.n_layers * 16 * 1e-2, rel=0.2)
     dropping = workload(framework=BEFORE, drops_tokens=True)
     assert seconds(model, dropping, c=slow) == seconds(model, dropping, c=quick)
-    routed = Constants(expert_host_s=0.0, moe_layer_s=1e-2)
+    routed = replace(prior_constants(), expert_host_s=0.0, moe_layer_s=1e-2)
     assert seconds(model, job, c=routed) > seconds(model, job, c=quick)
     assert seconds(model, dropping, c=routed) == seconds(model, dropping, c=quick)
 
@@ -68,7 +72,10 @@ def test_the_host_waits_with_each_expert_only_where_sizes_are_unknown(workload: 
 def test_balanced_experts_wait_for_no_fuller_one(workload: Job) -> None:
     """The imbalance acts where the router is free."""
     model = load_model("qwen3-30b-a3b")
-    even, uneven = Constants(moe_imbalance=1.0), Constants(moe_imbalance=1.5)
+    even, uneven = (
+        replace(prior_constants(), moe_imbalance=1.0),
+        replace(prior_constants(), moe_imbalance=1.5),
+    )
     free, forced = workload(), workload(balanced_experts=True)
     assert layer(model, free, c=uneven).moe.forward > layer(model, free, c=even).moe.forward
     assert layer(model, forced, c=uneven).moe.forward == layer(model, forced, c=even).moe.forward
@@ -77,7 +84,10 @@ def test_balanced_experts_wait_for_no_fuller_one(workload: Job) -> None:
 def test_an_expert_alone_is_a_plain_product(workload: Job) -> None:
     """The rate of grouped products acts from the second expert on a rank on."""
     model = replace(load_model("mixtral-8x7b"), n_experts=16)
-    slow, quick = Constants(grouped_gemm_fraction=0.5), Constants(grouped_gemm_fraction=1.0)
+    slow, quick = (
+        replace(prior_constants(), grouped_gemm_fraction=0.5),
+        replace(prior_constants(), grouped_gemm_fraction=1.0),
+    )
     sixteen = replace(EIGHT, dp=16, ep=16)
     alone = [layer(model, workload(), sixteen, c).moe.gemm_forward for c in (slow, quick)]
     two = [layer(model, workload(), EIGHT, c).moe.gemm_forward for c in (slow, quick)]
@@ -104,7 +114,7 @@ def test_sustained_clocks_scale_products_and_leave_memory_alone(workload: Job) -
     for sustained in (None, 1.06):
         cluster = Cluster.of(replace(gpu, sustained=sustained), 1)
         found.append(
-            layer_time(step_work(model, cluster, workload(), columns), columns, Constants())
+            layer_time(step_work(model, cluster, workload(), columns), columns, prior_constants())
         )
     before, after = found
     assert after.attention.memory_forward == before.attention.memory_forward

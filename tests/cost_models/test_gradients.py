@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.models import load_model
-from cost_models.equations.constants import Constants
 from cost_models.equations.step import StepCost
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.model import ModelSpec
@@ -15,7 +15,8 @@ from cost_models.specs.workload import Workload
 
 Price = Callable[..., StepCost]
 Job = Callable[..., Workload]
-BARE = Constants(
+BARE = replace(
+    prior_constants(),
     nvlink_latency_s=0.0,
     nic_latency_s=0.0,
     collective_launch_s=0.0,
@@ -86,14 +87,18 @@ def test_gradients_travel_in_the_framework_s_own_bytes(price: Price, workload: J
 def test_the_host_link_works_while_weights_are_awaited(
     price: Price, dense_model: ModelSpec, h100: Gpu
 ) -> None:
-    """A GPU eight times faster hides less of both, which wait side by side: no slower a step."""
+    """A GPU eight times faster hides less of both, which wait side by side: no slower a step.
+
+    The host is out of the way: what it holds up hides nothing in the equations.
+    """
     layout = Strategy(
         dp=8, tp=2, pp=4, sharding=Sharding.HSDP, dp_shard=4, activation_offload=0.5,
         order=Order.TP_CP_EP_PP_DP,
     )  # fmt: skip
+    c = replace(prior_constants(), layer_floor_s=0.0, layer_floor_tp_s=0.0)
     faster = replace(h100, peak_flop_per_s={k: 8 * v for k, v in h100.peak_flop_per_s.items()})
     slow, fast = (
-        price(dense_model, layout, cluster=Cluster.of(gpu, 64)).step_time_s
+        price(dense_model, layout, cluster=Cluster.of(gpu, 64), constants=c).step_time_s
         for gpu in (h100, faster)
     )
     assert fast <= slow

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.models import load_model
 from cost_models.counting.work import Work, step_work
 from cost_models.equations.constants import Constants
@@ -23,7 +24,8 @@ from cost_models.specs.workload import Workload
 Job = Callable[..., Workload]
 Layer = Callable[..., LayerTime]
 some = settings(max_examples=50)
-INSTANT = Constants(
+INSTANT = replace(
+    prior_constants(),
     nvlink_latency_s=0.0,
     nic_latency_s=0.0,
     nvlink_half_size_bytes=0.0,
@@ -56,7 +58,7 @@ def layer(count: Callable[..., Work]) -> Layer:
         model: ModelSpec, strategy: Strategy, constants: Constants | None = None, **cluster: Any
     ) -> LayerTime:
         work = count(model, strategy, **cluster)
-        return layer_time(work, Strategies.of(strategy), constants or Constants())
+        return layer_time(work, Strategies.of(strategy), constants or prior_constants())
 
     return priced
 
@@ -214,7 +216,9 @@ def test_eight_bits_multiply_faster(
 ) -> None:
     """FP8 without the time of its casts halves GEMMs and leaves scores and head alone."""
     model = request.getfixturevalue(name)
-    free = Constants(quantize_passes=0.0, gemm_fraction_8bit=Constants().gemm_fraction)
+    free = replace(
+        prior_constants(), quantize_passes=0.0, gemm_fraction_8bit=prior_constants().gemm_fraction
+    )
     plain = layer(model, Strategy(), free)
     eight = layer(model, Strategy(precision=Precision.FP8), free)
     for before, after in zip(blocks(plain)[:2], blocks(eight)[:2], strict=True):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.counting.partition import even_stage_layers
-from cost_models.equations.constants import Constants
 from cost_models.equations.memory import MEMORY_TERMS, memory_parts, peak_memory_bytes
 from cost_models.equations.step import StepCost
 from cost_models.specs.model import ModelSpec
@@ -26,7 +26,8 @@ from cost_models.specs.workload import Workload
 Price = Callable[..., StepCost]
 Work = Callable[..., Workload]
 
-BARE = Constants(
+BARE = replace(
+    prior_constants(),
     framework_bytes=0.0,
     communicator_bytes=0.0,
     fragmentation=0.0,
@@ -110,7 +111,7 @@ def test_the_fullest_rank_is_as_full_as_any(
     total = price(model, layout, job).memory.total_bytes.item()
     assert total == pytest.approx(max(by_rank), rel=1e-12)
     columns = Strategies.of(layout)
-    assert peak_memory_bytes(model, job, columns, Constants()).item() == total
+    assert peak_memory_bytes(model, job, columns, prior_constants()).item() == total
 
 
 @some

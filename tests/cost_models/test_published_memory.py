@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.models import load_model
-from cost_models.equations.constants import Constants
 from cost_models.equations.step import StepCost
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Recompute, Schedule, Sharding, Strategy
@@ -15,7 +15,8 @@ from cost_models.specs.workload import Workload
 Price = Callable[..., StepCost]
 Work = Callable[..., Workload]
 
-BARE = Constants(
+BARE = replace(
+    prior_constants(),
     framework_bytes=0.0,
     communicator_bytes=0.0,
     fragmentation=0.0,

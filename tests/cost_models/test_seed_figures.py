@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.models import load_model
-from cost_models.equations.constants import Constants
 from cost_models.equations.totals import job_memory_bytes
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.strategy import Sharding, Strategy
@@ -22,7 +22,7 @@ def totals(workload: Callable[..., Workload], h100: Gpu) -> Totals:
     def over_all(strategy: Strategy, global_batch_size: int = 128) -> dict[str, float]:
         cluster = Cluster.of(h100, strategy.world_size)
         job = workload(8192, global_batch_size)
-        return job_memory_bytes(load_model("405b"), cluster, job, strategy, Constants())
+        return job_memory_bytes(load_model("405b"), cluster, job, strategy, prior_constants())
 
     return over_all
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.catalog.models import load_model
 from cost_models.counting.partition import even_stage_layers
-from cost_models.equations.constants import Constants
 from cost_models.equations.step import TIME_TERMS, StepCost, step_time_s
 from cost_models.specs.cluster import Cluster, Gpu
 from cost_models.specs.strategy import (
@@ -67,7 +67,7 @@ def test_totals_do_not_depend_on_the_breakdown(
     assert bare.step_time_s == cost.step_time_s
     assert bare.memory.total_bytes == cost.memory.total_bytes
     cluster, columns = Cluster.of(h100, layout.world_size), Strategies.of(layout)
-    alone = step_time_s(model, cluster, workload(), columns, Constants())
+    alone = step_time_s(model, cluster, workload(), columns, prior_constants())
     assert alone.item() == cost.step_time_s.item()
 
 

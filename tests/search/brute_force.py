@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_cost
 from cost_models.specs.strategy import Recompute, Sharding, Strategies, Strategy
@@ -19,7 +21,7 @@ from search.space.space import Space
 from search.sweep.blocks import blocks
 from search.sweep.layouts import grow_layouts
 
-CONSTANTS = Constants(framework_bytes=1e6, communicator_bytes=1e5)
+CONSTANTS = replace(prior_constants(), framework_bytes=1e6, communicator_bytes=1e5)
 """Overheads that leave room on a tiny GPU."""
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autopar.job.inputs import as_cluster, as_model, as_workload
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.equations.bound import step_bound_s
-from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_time_s
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Precision, Strategies
@@ -119,13 +119,15 @@ def test_sub_spaces_of_large_ones_agree(
     """Random corners of real spaces, priced whole: the same strategies in the same order."""
     p = large(model, gpus, launcher=launcher)
     space = narrowed(Space.full(p, Precision.BF16), seed, most, wide)
-    candidates, legal, fits = block_frontier(space, p, Constants())
+    candidates, legal, fits = block_frontier(space, p, prior_constants())
     assert fits
 
-    swept = sweep(p, space, Constants(), verify_cut=5)
+    swept = sweep(p, space, prior_constants(), verify_cut=5)
 
     assert (swept.counts.legal, swept.counts.fits) == (legal, fits)
-    assert frontier_of(p, swept.candidates, Constants()) == frontier_of(p, candidates, Constants())
+    assert frontier_of(p, swept.candidates, prior_constants()) == frontier_of(
+        p, candidates, prior_constants()
+    )
 
 
 @pytest.mark.parametrize(("model", "gpus"), [("70b", 512), ("8b", 7), ("qwen3-30b-a3b", 48)])
@@ -134,7 +136,7 @@ def test_counts_add_up(model: str, gpus: int, preset: Any) -> None:
     """Space is pruned and legal, legal is fitting and not, fitting is priced and cut."""
     p = large(model, gpus)
     space = narrowed(preset(p, Precision.BF16), 1, 3, ("dp", "tp", "pp"))
-    counts = sweep(p, space, Constants()).counts
+    counts = sweep(p, space, prior_constants()).counts
     by_rules = sum(count for rule, count in counts.pruned_by.items() if rule != "memory")
 
     assert counts.space == space.size == by_rules + counts.legal
@@ -148,11 +150,11 @@ def test_threads_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     """One thread or two give the same bytes; small blocks give the same frontier."""
     p = large("8b", 16, "a100-40")
     space = narrowed(Space.full(p, Precision.BF16), 3, 4, ("dp", "tp", "pp", "recompute"))
-    one, two = (sweep(p, space, Constants(), threads=n) for n in (1, 2))
+    one, two = (sweep(p, space, prior_constants(), threads=n) for n in (1, 2))
     monkeypatch.setattr("search.sweep.sweep.CELLS", 2000)
     monkeypatch.setattr(levels, "CELLS", 2000)
-    small = sweep(p, space, Constants())
-    rows = [frontier_of(p, swept.candidates, Constants()) for swept in (one, two, small)]
+    small = sweep(p, space, prior_constants())
+    rows = [frontier_of(p, swept.candidates, prior_constants()) for swept in (one, two, small)]
 
     assert one.counts == two.counts
     assert rows[0] == rows[1] == rows[2]
@@ -172,7 +174,7 @@ def test_a_wrong_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Question, "seconds", inflated)
     with pytest.raises(RuntimeError, match="cut strategies are not beaten"):
-        sweep(p, space, Constants(), verify_cut=2000)
+        sweep(p, space, prior_constants(), verify_cut=2000)
 
 
 @pytest.mark.parametrize("model", ["70b", "deepseek-v3"])
@@ -180,7 +182,7 @@ def test_a_wrong_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bound_is_below(model: str, floor_s: float) -> None:
     """No strategy is faster than its bound with less recomputed and more overlapped."""
     p = large(model, 64, launcher="any")
-    constants = Constants(layer_floor_s=floor_s, layer_floor_tp_s=floor_s / 3)
+    constants = replace(prior_constants(), layer_floor_s=floor_s, layer_floor_tp_s=floor_s / 3)
     space = Space.full(p, Precision.BF16).with_(micro_batch_size=(1, 4), cp=(1, 2))
     census = take_census(p, space)
     grids = census.grids[:: max(1, len(census.grids) // 6)]
@@ -212,7 +214,7 @@ def test_the_optimizer_adds_to_the_bound(model: str) -> None:
 
         def bound(s: Strategies = s, **columns: Any) -> Any:
             at = Strategies(**{**s.columns, **columns})
-            return step_bound_s(p.model, p.cluster, p.workload, at, Constants())
+            return step_bound_s(p.model, p.cluster, p.workload, at, prior_constants())
 
         kept = dict(levels.quickest(g))
         there = bound(optimizer_offload=0.7) - bound(optimizer_offload=0.0)
@@ -225,7 +227,7 @@ def test_the_frontier_is_complete_sorted_and_priced_alike() -> None:
     """Fastest first, each row leaner than the one before, and priced as if it were alone."""
     p = large("70b", 512)
     space = Space.core(p, Precision.BF16)
-    result = search_strategies(p.model, p.cluster, p.workload, space, Constants())
+    result = search_strategies(p.model, p.cluster, p.workload, space, prior_constants())
     memory = [row.memory_bytes for row in result.frontier]
     times = [row.step_time_s for row in result.frontier]
 
@@ -234,7 +236,7 @@ def test_the_frontier_is_complete_sorted_and_priced_alike() -> None:
     assert memory == sorted(memory, reverse=True)
     assert len(set(times)) == len(times)
     for row in result.frontier[::7]:
-        (alone,) = price_strategies(p, [row.strategy.with_(stage_layers=None)], Constants())
+        (alone,) = price_strategies(p, [row.strategy.with_(stage_layers=None)], prior_constants())
         assert alone.step_time_s == row.step_time_s
         assert alone.memory_bytes == row.memory_bytes
         assert sum(row.time_breakdown_s.values()) == pytest.approx(row.step_time_s)
@@ -245,12 +247,12 @@ def test_uneven_stages_are_spelled_out_at_the_same_price() -> None:
     """Where layers do not divide, the strategy says who gets how many, and costs the same."""
     p = large("405b", 512)
     space = Space.core(p, Precision.BF16).with_(pp=(16,), vpp=(1,))
-    result = search_strategies(p.model, p.cluster, p.workload, space, Constants())
+    result = search_strategies(p.model, p.cluster, p.workload, space, prior_constants())
     uneven = [row for row in result.frontier if row.strategy.stage_layers]
 
     assert uneven
     for row in uneven:
-        (alone,) = price_strategies(p, [row.strategy], Constants())
+        (alone,) = price_strategies(p, [row.strategy], prior_constants())
         assert sum(row.strategy.stage_layers or ()) == p.model.n_layers
         assert alone.step_time_s == pytest.approx(row.step_time_s, rel=1e-12)
         assert alone.memory_bytes == pytest.approx(row.memory_bytes, rel=1e-12)
@@ -260,7 +262,7 @@ def test_an_empty_frontier_explains_itself() -> None:
     """Too few GPUs: the reason with its numbers, and how many would do."""
     p = large("405b", 8)
     space = Space.core(p, Precision.BF16).with_(micro_batch_size=(1,))
-    result = search_strategies(p.model, p.cluster, p.workload, space, Constants())
+    result = search_strategies(p.model, p.cluster, p.workload, space, prior_constants())
 
     assert result.frontier == []
     assert "no strategy fits llama3.1-405b on 8 x h100" in (result.explanation or "")
@@ -271,7 +273,7 @@ def test_constants_that_void_the_bound_still_give_the_frontier() -> None:
     """Overlap that costs more than it hides proves nothing, so that nothing is cut."""
     p = large("8b", 8)
     space = narrowed(Space.full(p, Precision.BF16), 0, 3, ("dp", "tp", "pp", "overlap_grad_reduce"))
-    dear = Constants(overlap_price=1.5)
+    dear = replace(prior_constants(), overlap_price=1.5)
     candidates, legal, _ = block_frontier(space, p, dear)
     swept = sweep(p, space, dear)
 

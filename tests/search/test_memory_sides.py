@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autopar.job.inputs import as_cluster, as_model, as_workload
-from cost_models.equations.constants import Constants
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.specs.strategy import Precision
 from search.rules import Problem
 from search.space.space import Space
@@ -25,7 +25,7 @@ def grids(model: str, gpus: int, launcher: str) -> tuple[Question, list[LegalGri
     census = take_census(p, Space.full(p, Precision.BF16))
     some = census.grids[:: max(1, len(census.grids) // 5)]
     parts = [g.rows(np.arange(0, len(g.layouts), max(1, len(g.layouts) // 12))) for g in some]
-    return Question(p, Constants()), parts
+    return Question(p, prior_constants()), parts
 
 
 CASES = [("70b", 512, "megatron"), ("8x7b", 64, "any"), ("deepseek-v3", 2048, "megatron")]

@@ -6,7 +6,7 @@ from itertools import combinations, pairwise, permutations, product
 import numpy as np
 import pytest
 
-from cost_models.equations.constants import Constants
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.equations.step import step_cost, step_time_s
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
@@ -21,7 +21,7 @@ from search.space.space import Space
 from tests.search.small_problems import ADAM, FRAMEWORK, GPU, dense
 
 FAST = replace(GPU, name="fast", peak_flop_per_s={"bf16": 3e12}, memory_bandwidth_Bps=2e11)
-CONSTANTS = Constants(
+CONSTANTS = replace(prior_constants(),
     layer_floor_s=0.0, layer_floor_tp_s=0.0, micro_batch_s=1e-5, step_s=1e-5,
     framework_bytes=1e6, communicator_bytes=0.0,
 )  # fmt: skip

@@ -1,14 +1,15 @@
 """Uneven pipelines on a frontier: better, legal, priced in full, and bounded beforehand."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cost_models.calibrate.calibration import prior_constants
 from cost_models.counting.partition import even_stage_layers
 from cost_models.counting.work import step_work
-from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_cost
 from cost_models.specs.strategy import Schedule, Strategies, Strategy
 from cost_models.stages.stage_cost import stage_costs
@@ -18,10 +19,13 @@ from search.space.space import Space
 from search.stages.uneven import promise, stage_problem
 from tests.search.small_problems import dense, moe, problem
 
-CONSTANTS = Constants(
+CONSTANTS = replace(
+    prior_constants(),
     layer_floor_s=0.0,
     layer_floor_tp_s=0.0,
     micro_batch_s=0.0,
+    pipeline_micro_batch_s=0.0,
+    moe_layer_s=0.0,
     framework_bytes=1e6,
     communicator_bytes=0.0,
 )
