@@ -104,6 +104,35 @@ def test_an_estimate_is_the_searchs_price() -> None:
     assert read == alone
 
 
+def test_a_strategy_is_completed_as_on_the_command_line() -> None:
+    """Data parallel takes what is left, and sharding spans it."""
+    short = autopar.estimate("70b", {"tp": 8, "sharding": "fsdp", "recompute": "full"}, gpus=512)
+
+    assert (short.strategy.dp, short.strategy.dp_shard) == (64, 64)
+    assert short.strategy.sequence_parallel
+    assert short == autopar.estimate("70b", short.strategy)
+
+
+def test_rules_hold_for_whoever_asks() -> None:
+    """A strategy that breaks rules is refused with all of them, and priced by force."""
+    with pytest.raises(autopar.SpecError, match=r"tp_divides_heads: .*; tp_divides_"):
+        autopar.estimate("70b", {"tp": 3}, gpus=6)
+    assert autopar.estimate("70b", {"tp": 3}, gpus=6, force=True).step_time_s > 0
+
+
+def test_a_launcher_says_whose_runs_are_priced() -> None:
+    """Its recipe is taken unless another is named, which the job then notes."""
+    own = autopar.Job.of("8b", 8, launcher="torchtitan")
+    other = autopar.Job.of("8b", 8, launcher="torchtitan", framework="megatron-lm")
+
+    assert own.problem.workload.framework.name == "torchtitan"
+    assert not own.notes
+    assert "though jobs of torchtitan run as torchtitan does" in other.notes[0]
+    assert autopar.estimate(own, {"sharding": "fsdp"}) != autopar.estimate(
+        other, {"sharding": "fsdp"}
+    )
+
+
 def test_explain_names_every_broken_rule() -> None:
     """Each rule comes with its numbers; a legal strategy breaks none."""
     legal = autopar.search("8b", 16).frontier[0].strategy
