@@ -29,9 +29,9 @@ from autopar.report.files import write_text
 from cost_models.specs.strategy import Strategies
 from search.rules import Problem
 from search.space.space import Space
+from search.sweep.branch_and_bound import SweepProblem
 from search.sweep.census import take_census
 from search.sweep.knob_axes import grid
-from search.sweep.levels import Question
 
 RESULTS = Path(__file__).parent / "results"
 QUESTIONS = (
@@ -74,7 +74,7 @@ def rates(model: str, gpus: int, gpu: str, length: int, batch: int) -> list[dict
     spec, cluster = as_model(model), as_cluster(None, gpu, gpus)
     workload = as_workload(spec, cluster, seq_len=length, global_batch=batch)
     problem = Problem.of(spec, cluster, workload)
-    q = Question(problem, constants_for(cluster, workload.framework))
+    q = SweepProblem(problem, constants_for(cluster, workload.framework))
     census = take_census(problem, Space.full(problem, as_precision(None, cluster)))
     whole = max(census.grids, key=lambda g: g.count())
     per_layout = int(np.prod([size for name, size in whole.sizes.items() if name != "layout"]))

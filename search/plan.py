@@ -94,9 +94,9 @@ class How:
     verify_cut: int = 0
     """Strategies of every block that bounds cut, to be priced after all as a check."""
     refine: bool = True
-    """Deal layers to pipeline stages by what they cost, where that may help."""
+    """Assign layers to pipeline stages by what they cost, where that may help."""
     some_layers: bool = True
-    """and recompute as few layers of a rank as memory asks for."""
+    """Also recompute as few layers of a rank as memory asks for, where layers are assigned."""
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -170,7 +170,7 @@ def _found(
     how: How,
     progress: Progress | None,
 ) -> Swept:
-    if how.method == "explore" or (how.method == "auto" and census.cells > SWEEPABLE):
+    if how.method == "explore" or (how.method == "auto" and census.memory_entries > SWEEPABLE):
         from search.explore.explore import explore  # brings Optuna, which few searches need
 
         return explore(problem, space, census, constants, how.explore, seed=seed, progress=progress)

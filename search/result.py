@@ -81,7 +81,7 @@ class Counts:
     cut_by_bound: int = 0
     """Legal strategies never priced because a bound shows that they are dominated."""
     cut_by: dict[str, int] = field(default_factory=dict)
-    """The same by bound."""
+    """Strategies cut, by the bound that cut them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

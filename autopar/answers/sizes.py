@@ -51,7 +51,7 @@ def search_sizes(
     price = cluster.gpu.price_usd_per_hour
     if objective == "cost" and price is None:
         raise SpecError(
-            f"nobody says what an hour of {cluster.gpu.name} costs",
+            f"no price is known for an hour of {cluster.gpu.name}",
             hint="put price_usd_per_gpu_hour into a file for --cluster",
         )
     results = []

@@ -30,14 +30,14 @@ from cost_models.specs.strategy import Strategies
 from cost_models.specs.units import Floats
 from search.explore.codec import Codec
 from search.explore.options import Explore
-from search.explore.record import Question, digest, record_of
+from search.explore.record import StudyProblem, digest, record_of
 from search.explore.run import prices
 from search.pools.pools import legal_everywhere
 from search.pools.replicas import share_out, split_replicas
 from search.result import pareto_mask
 from search.rules import Problem
 from search.space.space import Space
-from search.sweep.bound_frontier import BoundFrontier, Bounds, frontier_of_bounds
+from search.sweep.bound_frontier import BoundFrontier, RelaxedProblem, frontier_of_bounds
 from search.sweep.census import Census, take_census
 from search.sweep.sweep import sweep
 
@@ -52,7 +52,7 @@ class Instance:
 
     name: str
     kind: str
-    question: Question
+    question: StudyProblem
     """Of a mixed cluster: of all its GPUs, as those of the pool with the least memory."""
 
     @cached_property
@@ -84,7 +84,7 @@ class Instance:
 
     def bounds(self) -> BoundFrontier:
         """The frontier of the lower bounds."""
-        q = Bounds(self.question.problem, self.question.constants)
+        q = RelaxedProblem(self.question.problem, self.question.constants)
         return frontier_of_bounds(q, self.census)
 
     def exact(self) -> Frontier:
@@ -95,20 +95,20 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class BestOf(Bounds):
+class BestOf(RelaxedProblem):
     """The least of several questions' bounds; memory is one's own."""
 
-    each: tuple[Bounds, ...] = ()
+    each: tuple[RelaxedProblem, ...] = ()
 
     def seconds(self, strategies: Strategies, *, bound: bool) -> Floats:
         """Lower bounds of step times, by the best of the questions."""
         self.calls.append(len(self.each) * len(strategies))
         return np.asarray(np.min([q.seconds(strategies, bound=bound) for q in self.each], axis=0))
 
-    def floor_s(self, strategies: Strategies) -> Floats:
-        """The floors' bounds, by the best of the questions."""
+    def layout_bound_s(self, strategies: Strategies) -> Floats:
+        """The layout nodes' bounds, by the best of the problems."""
         self.calls.append(len(self.each) * len(strategies))
-        return np.asarray(np.min([q.floor_s(strategies) for q in self.each], axis=0))
+        return np.asarray(np.min([q.layout_bound_s(strategies) for q in self.each], axis=0))
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Mixed(Instance):
         That much looser than on one kind of GPU, and in much the same order.
         """
         parts = zip(self.problems, self.constants, strict=True)
-        each = [Bounds(problem, constants) for problem, constants in parts]
+        each = [RelaxedProblem(problem, constants) for problem, constants in parts]
         q = BestOf(self.question.problem, self.question.constants, each=tuple(each))
         return frontier_of_bounds(q, self.census)
 
@@ -182,7 +182,7 @@ def _instance(row: Mapping[str, Any]) -> Instance:
     problems = tuple(Problem.of(model, one, as_workload(model, one, **batch)) for one in whole)
     constants = tuple(constants_for(p.cluster, p.workload.framework) for p in problems)
     least = min(range(len(whole)), key=lambda k: whole[k].usable_memory_bytes)
-    question = Question(
+    question = StudyProblem(
         problems[least], _space(row, problems[least]), constants[least], Explore(), seed=0
     )
     if len(pools) == 1:

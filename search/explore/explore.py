@@ -1,7 +1,7 @@
 """Optuna where a sweep would take too long: it proposes points, every point is legal.
 
-Points are decoded by :mod:`search.explore.codec`; a strategy that does not fit is told to Optuna
-as a broken constraint.  The study starts from the frontier of the lower bounds
+Points are decoded by :mod:`search.explore.codec`; a strategy that does not fit breaks a
+constraint of the study.  The study starts from the frontier of the lower bounds
 (:mod:`search.sweep.bound_frontier`), what could add most first: its points are trials like all
 others, and none is priced before its trial.  In spaces too vast to bound whole, the
 constraint solver's extreme layouts come before them.
@@ -26,10 +26,9 @@ from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Strategies
 from search.explore.codec import Codec
 from search.explore.options import Explore, Interrupted
-from search.explore.record import Question as Asked
-from search.explore.record import Start, digest, record_of
+from search.explore.record import Start, StudyProblem, digest, record_of
 from search.explore.run import price, prices, run
-from search.explore.sampler import SAMPLERS, sampler_called
+from search.explore.sampler import sampler_called
 from search.explore.start import SLOW, box_of, least_share, start
 from search.explore.storage import Store, open_store, storage_errors
 from search.explore.study import (
@@ -38,7 +37,7 @@ from search.explore.study import (
     join,
     made_study,
     raise_budget,
-    read_question,
+    read_study_problem,
     require_same,
     require_same_equations,
 )
@@ -48,17 +47,6 @@ from search.rules import Problem
 from search.space.space import Space
 from search.sweep.census import Census, take_census
 from search.sweep.sweep import Progress, Swept
-
-__all__ = [
-    "SAMPLERS",
-    "Worked",
-    "asked_by",
-    "explore",
-    "fingerprint",
-    "quiet",
-    "sampler_called",
-    "work",
-]
 
 _FINGERPRINTED = (
     *("model", "cluster", "workload", "launcher"),
@@ -89,7 +77,7 @@ def explore(
     """
     if not census.grids:
         return _swept(census, Staircase(), 0)
-    asked = Asked(problem, space, constants, options, seed)
+    asked = StudyProblem(problem, space, constants, options, seed)
     codec = Codec(census)
     name = options.study or f"autopar-{fingerprint(asked)}"
     with quiet():
@@ -136,7 +124,7 @@ def work(
         After Ctrl-C.
     """
     with quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
-        asked = read_question(store, study, Explore(storage=storage, study=study))
+        asked = read_study_problem(store, study, Explore(storage=storage, study=study))
         asked = replace(asked, options=replace(asked.options, timeout_s=timeout_s))
         census = take_census(asked.problem, asked.space)
         codec = Codec(census)
@@ -149,7 +137,7 @@ def work(
         return Worked(study, store.name, here, _done(joined.study), joined.budget)
 
 
-def asked_by(storage: str, study: str) -> Asked:
+def asked_by(storage: str, study: str) -> StudyProblem:
     """The question of an existing study, to be searched again or shown.
 
     Raises
@@ -158,10 +146,10 @@ def asked_by(storage: str, study: str) -> Asked:
         Where there is no such study.
     """
     with quiet(), open_store(storage, existing=True) as store, _blamed(store, study):
-        return read_question(store, study, Explore(storage=storage, study=study))
+        return read_study_problem(store, study, Explore(storage=storage, study=study))
 
 
-def _begun(asked: Asked, codec: Codec, census: Census, store: Store, name: str) -> Joined:
+def _begun(asked: StudyProblem, codec: Codec, census: Census, store: Store, name: str) -> Joined:
     """The study of that name, made where there is none."""
     mine = record_of(asked)
     study = found_study(store, name)
@@ -177,7 +165,7 @@ def _done(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
-def _collected(joined: Joined, asked: Asked, codec: Codec, census: Census) -> Swept:
+def _collected(joined: Joined, asked: StudyProblem, codec: Codec, census: Census) -> Swept:
     """The best of all that the study holds, whoever priced it."""
     known, priced, share = Staircase(), 0, None
     trials = joined.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -205,13 +193,13 @@ def _swept(census: Census, known: Staircase, priced: int, share: float | None = 
     return Swept(known.strategies, counts, certificate)
 
 
-def _first_price(asked: Asked, codec: Codec, start: Start) -> tuple[float, float]:
+def _first_price(asked: StudyProblem, codec: Codec, start: Start) -> tuple[float, float]:
     """What this installation says of the study's first point."""
     point: Mapping[str, int] = start.points[0] if start.points else {}
     return price(asked.problem, asked.constants, codec.strategy(point))[0]
 
 
-def fingerprint(asked: Asked) -> str:
+def fingerprint(asked: StudyProblem) -> str:
     """What makes two studies the same, as a short digest."""
     record = record_of(asked)
     return digest({part: record[part] for part in _FINGERPRINTED})

@@ -1,11 +1,20 @@
-"""How Optuna is to explore; apart from what does it, so that nobody imports Optuna to ask."""
+"""How Optuna is to explore and where it keeps its trials, without importing Optuna.
 
+A storage is shown without the password that its URL may hold.
+"""
+
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
+from urllib.parse import unquote
 
 from cost_models.specs.errors import SpecError
 
 Seeds = Literal["bounds", "solver", "none"]
+HIDDEN = "***"
+
+_LOGIN = re.compile(r"(?<=://)([^:/?#@]*):(.*)@(?=[^@]*$)")
+_WORD = re.compile(r"(?i)(?<=[?&])((?:ssl)?(?:password|passwd|pwd|token)=)([^&#]*)")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,3 +50,23 @@ class Explore:
             raise SpecError(
                 f"unknown seeds {self.seeds!r}", hint=f"known: {', '.join(get_args(Seeds))}"
             )
+
+
+def shown(where: str) -> str:
+    """A storage's URL or path without its password.
+
+    >>> shown("postgresql://me:p@ss:word@db/autopar?sslpassword=x&a=b")
+    'postgresql://me:***@db/autopar?sslpassword=***&a=b'
+    >>> shown("sqlite:///trials.db")
+    'sqlite:///trials.db'
+    """
+    return _WORD.sub(rf"\1{HIDDEN}", _LOGIN.sub(rf"\1:{HIDDEN}@", where))
+
+
+def scrubbed(text: str, where: str) -> str:
+    """A library's words about a storage without its password, in any of its spellings."""
+    text = text.replace(where, shown(where))
+    secrets = [found[1] for pattern in (_LOGIN, _WORD) for found in pattern.findall(where)]
+    for secret in sorted({*secrets, *map(unquote, secrets)} - {""}, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StudyProblem:
     """What is explored, how, and from which seed."""
 
     problem: Problem
@@ -86,7 +86,7 @@ class Start:
         )
 
 
-def record_of(question: Question) -> dict[str, Any]:
+def record_of(question: StudyProblem) -> dict[str, Any]:
     """The question as a document that JSON gives back as it was."""
     problem, options = question.problem, question.options
     document = {
@@ -108,7 +108,7 @@ def record_of(question: Question) -> dict[str, Any]:
     return plain
 
 
-def question_of(document: Mapping[str, Any], options: Explore) -> Question:
+def study_problem_of(document: Mapping[str, Any], options: Explore) -> StudyProblem:
     """The question that a document holds; storage, study and budget are the caller's.
 
     Raises
@@ -128,7 +128,7 @@ def question_of(document: Mapping[str, Any], options: Explore) -> Question:
         constants = _typed(Constants, document["constants"])
         words = {"sampler": document["sampler"], "seeds": document["seeds"]}
         space = Space.full(problem).with_(**axes)
-        question = Question(problem, space, constants, _with(options, words), document["seed"])
+        question = StudyProblem(problem, space, constants, _with(options, words), document["seed"])
         found = record_of(question)
     except (KeyError, TypeError, ValueError) as error:
         said = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)

@@ -1,7 +1,11 @@
 """One worker's part of an exploration: trial after trial, until there are enough."""
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, sleep
+from types import FrameType
 
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
@@ -12,9 +16,8 @@ from cost_models.equations.step import step_cost
 from cost_models.specs.strategy import Strategies, Strategy
 from cost_models.specs.units import Floats
 from search.explore.codec import Codec
-from search.explore.interrupt import held_interrupt
 from search.explore.options import Interrupted
-from search.explore.record import Question
+from search.explore.record import StudyProblem
 from search.explore.sampler import FITS
 from search.explore.study import Joined
 from search.explore.workers import POLL_S, give_up
@@ -24,7 +27,7 @@ from search.sweep.sweep import Progress
 
 def run(
     joined: Joined,
-    asked: Question,
+    asked: StudyProblem,
     codec: Codec,
     *,
     budget: Callable[[], int],
@@ -32,20 +35,20 @@ def run(
     progress: Progress | None = None,
 ) -> int:
     """Price strategies until the study holds ``budget()``, or this worker its ``own``."""
-    study, crew, timeout_s = joined.study, joined.crew, asked.options.timeout_s
+    study, worker, timeout_s = joined.study, joined.worker, asked.options.timeout_s
     box: dict[str, BaseDistribution] = {
         axis: IntDistribution(0, size - 1) for axis, size in joined.start.box.items()
     }
     started, here = monotonic(), 0
-    with held_interrupt() as interrupted, crew:
-        crew.settle(study)
+    with held_interrupt() as interrupted, worker:
+        worker.settle(study)
         most = budget()
         while own is None or here < own:
             if interrupted():
                 raise Interrupted(joined.store.kept(study.study_name))
             if timeout_s is not None and monotonic() - started > timeout_s:
                 break
-            crew.give_up_dead(study)
+            worker.give_up_dead(study)
             states = [trial.state for trial in study.get_trials(deepcopy=False)]
             done = states.count(TrialState.COMPLETE)
             if done >= most:
@@ -61,9 +64,33 @@ def run(
     return here
 
 
+@contextmanager
+def held_interrupt() -> Iterator[Callable[[], bool]]:
+    """Note the first Ctrl-C, for the caller to ask after; the second interrupts as ever.
+
+    Elsewhere than in the main thread, or where somebody else listens, nothing changes.
+    """
+    asked = threading.Event()
+
+    def note(_signum: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _one(
     joined: Joined,
-    asked: Question,
+    asked: StudyProblem,
     codec: Codec,
     box: dict[str, BaseDistribution],
     most: int,
@@ -74,20 +101,20 @@ def _one(
         trial = study.ask(box)
         if joined.sampler.slot >= most:
             give_up(study, trial._trial_id)
-            joined.crew.let_go()
+            joined.worker.let_go()
             return False
         strategy = codec.strategy(trial.params)
         values, over = price(asked.problem, asked.constants, strategy)
         trial.set_user_attr("strategy", strategy.to_json())
         constrain(trial, over)
-        told = _told(study, trial, values)
+        reported = _reported(study, trial, values)
     except optuna.exceptions.UpdateFinishedTrialError:
-        told = False  # the others took this worker for dead
-    joined.crew.let_go()
-    return told
+        reported = False  # the others took this worker for dead
+    joined.worker.let_go()
+    return reported
 
 
-def _told(study: optuna.Study, trial: Trial, values: tuple[float, float]) -> bool:
+def _reported(study: optuna.Study, trial: Trial, values: tuple[float, float]) -> bool:
     try:
         study.tell(trial, values)
     except ValueError:

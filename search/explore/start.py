@@ -8,8 +8,7 @@ import numpy as np
 from cost_models.specs.strategy import Strategies, Strategy
 from cost_models.specs.units import Floats
 from search.explore.codec import Codec
-from search.explore.record import Question as Asked
-from search.explore.record import Start
+from search.explore.record import Start, StudyProblem
 from search.explore.run import price
 from search.feasible.feasible import extreme_layouts, find_layouts
 from search.frontier.hypervolume import hypervolume
@@ -19,7 +18,7 @@ from search.sweep.census import Census
 from search.sweep.least_memory import leanest, memory_model, min_memory
 
 MOST_SEEDS = 250
-"""Points that a study starts from: half the trials of an exploration that is not told more."""
+"""Points that a study starts from: half the trials of an exploration of the default budget."""
 SLOW = 2.0
 """Times the fastest step: what is slower dominates nothing of a hypervolume."""
 
@@ -29,7 +28,7 @@ def box_of(codec: Codec) -> dict[str, int]:
     return {axis.name: axis.size for axis in codec.axes}
 
 
-def start(asked: Asked, codec: Codec, census: Census) -> Start:
+def start(asked: StudyProblem, codec: Codec, census: Census) -> Start:
     """Where a new study begins: at the best of the bounds, at the solver's ends, or anywhere."""
     seeds: list[Strategy] = []
     least: BoundFrontier | None = None
@@ -58,7 +57,7 @@ def _steps(least: BoundFrontier) -> tuple[tuple[float, float], ...]:
     return tuple(zip(least.memory_bytes.tolist(), least.least_s.tolist(), strict=True))
 
 
-def solver_ends(asked: Asked) -> list[Strategy]:
+def solver_ends(asked: StudyProblem) -> list[Strategy]:
     """The solver's layouts that fit at the ends of the range, with their leanest knobs."""
     problem, space = asked.problem, asked.space
     rules, memory = rules_for(problem.launcher.name), memory_model(asked.constants)
@@ -75,7 +74,7 @@ def solver_ends(asked: Asked) -> list[Strategy]:
     return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
 
 
-def least_share(start: Start, asked: Asked, memory: Floats, seconds: Floats) -> float | None:
+def least_share(start: Start, asked: StudyProblem, memory: Floats, seconds: Floats) -> float | None:
     """Share of the exact frontier's hypervolume that is certain to be found; None if none is."""
     if not start.least:
         return None

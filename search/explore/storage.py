@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from cost_models.specs.errors import SpecError
 from search.explore.journal import open_journal
-from search.explore.url import scrubbed, shown
+from search.explore.options import scrubbed, shown
 
 HEARTBEAT_S = 10
 GRACE_S = 60
@@ -39,7 +39,7 @@ class Store:
     where: str | None
     storage: BaseStorage
     database: RDBStorage | None = None
-    """The same, where it has heartbeats."""
+    """The storage as a database with heartbeats; None for other kinds."""
 
     def __enter__(self) -> Self:
         """Itself."""

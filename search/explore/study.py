@@ -13,14 +13,14 @@ from search.explore.options import Explore
 from search.explore.record import (
     SAME,
     SCHEMA,
-    Question,
     Start,
+    StudyProblem,
     differing,
-    question_of,
+    study_problem_of,
 )
 from search.explore.sampler import Slotted
 from search.explore.storage import Store
-from search.explore.workers import POLL_S, Crew
+from search.explore.workers import POLL_S, StudyWorker
 from search.versions import versions
 
 RECORD = "autopar_study"
@@ -37,7 +37,7 @@ class Joined:
 
     study: optuna.Study
     store: Store
-    crew: Crew
+    worker: StudyWorker
     sampler: Slotted
     start: Start
 
@@ -120,7 +120,7 @@ def raise_budget(study: optuna.Study, trials: int) -> None:
         study.set_user_attr(BUDGET, trials)
 
 
-def read_question(store: Store, name: str, options: Explore) -> Question:
+def read_study_problem(store: Store, name: str, options: Explore) -> StudyProblem:
     """The question of an existing study.
 
     Raises
@@ -132,7 +132,7 @@ def read_question(store: Store, name: str, options: Explore) -> Question:
     if study is None:
         raise SpecError(f"no study {name!r} in {store.name}", hint=_names(store, name))
     try:
-        question = question_of(record_in(study, store), options)
+        question = study_problem_of(record_in(study, store), options)
     except SpecError as error:
         if error.hint:
             raise
@@ -144,12 +144,12 @@ def read_question(store: Store, name: str, options: Explore) -> Question:
     return replace(question, options=replace(question.options, trials=max(trials, 1)))
 
 
-def join(question: Question, study: optuna.Study, store: Store, start: Start) -> Joined:
+def join(question: StudyProblem, study: optuna.Study, store: Store, start: Start) -> Joined:
     """Take part in a study."""
-    crew = Crew(store)
-    sampler = Slotted(question.options.sampler, question.seed, start.points, crew.claim)
+    worker = StudyWorker(store)
+    sampler = Slotted(question.options.sampler, question.seed, start.points, worker.claim)
     study.sampler = sampler
-    return Joined(study, store, crew, sampler, start)
+    return Joined(study, store, worker, sampler, start)
 
 
 def require_same_equations(

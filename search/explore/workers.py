@@ -36,14 +36,14 @@ CHECK_S = 5.0
 POLL_S = 0.05
 
 
-class Crew:
+class StudyWorker:
     """One process among the workers of a study."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._number = next(_CREWS)
+        self._number = next(_WORKERS)
         pid = os.getpid()
-        self._me = {"machine": _machine(), "pid": pid, "born": _born(pid), "crew": self._number}
+        self._me = {"machine": _machine(), "pid": pid, "born": _born(pid), "worker": self._number}
         self._trial_id: int | None = None
         self._seen: dict[int, tuple[Any, float]] = {}
         self._checked_s = -CHECK_S
@@ -149,9 +149,9 @@ class Crew:
 
 
 _LIVE = (TrialState.RUNNING,)
-_CREWS = count()
+_WORKERS = count()
 _ALIVE: set[int] = set()
-"""Crews at work in this process, which may be several in as many threads."""
+"""Workers of studies in this process, which may be several in as many threads."""
 
 
 def give_up(study: Study, trial_id: int) -> None:
@@ -184,7 +184,7 @@ def _born(pid: int) -> str | None:
 def _gone(owner: dict[str, Any]) -> bool:
     """A process of this machine has ended; False where that cannot be told."""
     if owner["pid"] == os.getpid() and owner["born"] == _born(os.getpid()):
-        return owner["crew"] not in _ALIVE  # this one, in a search that failed
+        return owner["worker"] not in _ALIVE  # this one, in a search that failed
     if os.name == "nt":
         return False
     if Path("/proc/self/stat").exists():

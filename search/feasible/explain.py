@@ -162,11 +162,11 @@ def _remedy(
         return None
     strategy, used = found
     return Remedy(
-        change=change, value=_told(change, strategy), strategy=strategy, memory_bytes=used
+        change=change, value=_settings(change, strategy), strategy=strategy, memory_bytes=used
     )
 
 
-def _told(change: str, s: Strategy) -> str:
+def _settings(change: str, s: Strategy) -> str:
     """What the strategy that fits does with the knobs that were opened."""
     recompute = s.recompute.label + (f" of {s.recompute_layers}" if s.recompute_layers else "")
     texts = {

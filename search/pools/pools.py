@@ -10,7 +10,7 @@ Three families are searched, and what each answer is worth is said:
 ``stages``    one pipeline, its stages on the pools in some order, one chunk on each rank,
               equal tensor-, context- and data-parallel groups everywhere.  Layers per
               stage exactly (:class:`search.stages.assignment.Line`), candidates in the order of
-              a lower bound until :data:`MOST_DEALT` are dealt.
+              a lower bound until :data:`MOST_ASSIGNED` are assigned.
 
 Pools that are alike are one cluster: the ordinary search, with its own frontier.
 """

@@ -2,11 +2,11 @@
 
 All stages have equal groups of d = tp dp cp ranks, so that pool k holds n_k / d stages.
 With a_k one layer's time on pool k and c_k what a stage takes beside its layers, no way of
-dealing L layers is faster on its slowest rank than the t that solves
+assigning L layers is faster on its slowest rank than the t that solves
 
     sum over k of (n_k / d) (t - c_k) / a_k = L                                        (1)
 
-Candidates are dealt in the order of m t, the leading part of their step.
+Candidates are assigned in the order of m t, the leading part of their step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,10 @@ from search.result import pareto_mask
 from search.rules import Problem
 from search.stages.assignment import Line, before
 
-MOST_DEALT = 300
-"""Candidates whose layers are dealt."""
+MOST_ASSIGNED = 300
+"""Candidates whose layers are assigned."""
 NEAR = 1.03
-"""Rows within this of the frontier, by what was dealt, are priced in full."""
+"""Rows within this of the frontier, by what was assigned, are priced in full."""
 
 
 def split_stages(
@@ -37,31 +37,31 @@ def split_stages(
     constants: Sequence[Constants],
     strategies: Strategies,
 ) -> tuple[list[PooledRow], int, float]:
-    """Rows of this family, how many candidates were left undealt, and their least bound."""
+    """Rows of this family, how many candidates were left unassigned, and their least bound."""
     s = strategies.take(_divides(pools, strategies))
     if not len(s):
         return [], 0, np.inf
     bound = _bound(problems, pools, constants, s)
     by_bound = np.argsort(bound, kind="stable")
-    chosen, rest = s.take(by_bound[:MOST_DEALT]), bound[by_bound[MOST_DEALT:]]
+    chosen, rest = s.take(by_bound[:MOST_ASSIGNED]), bound[by_bound[MOST_ASSIGNED:]]
     least_s = float(rest[0]) if len(rest) else np.inf
     costs = [
         stage_costs(p.model, p.cluster, p.workload, chosen, c)
         for p, c in zip(problems, constants, strict=True)
     ]
-    dealt = [
+    assigned = [
         found
         for i, strategy in enumerate(chosen.rows())
-        for found in _deal(pools, strategy, [cost[i] for cost in costs], problems[0])
+        for found in _assign(pools, strategy, [cost[i] for cost in costs], problems[0])
     ]
-    if not dealt:
+    if not assigned:
         return [], len(rest), least_s
-    memory = np.array([held for *_, held, _ in dealt])
-    seconds = np.array([lead for *_, lead in dealt])
+    memory = np.array([held for *_, held, _ in assigned])
+    seconds = np.array([lead for *_, lead in assigned])
     near = pareto_mask(memory, seconds / NEAR) | _close(memory, seconds)
     rows = [
         _row(problems, pools, constants, strategy, order)
-        for (strategy, order, _, _), keep in zip(dealt, near, strict=True)
+        for (strategy, order, _, _), keep in zip(assigned, near, strict=True)
         if keep
     ]
     fits = [row for row in rows if all(p.memory_bytes <= p.usable_bytes for p in row.parts)]
@@ -107,13 +107,13 @@ def _bound(
     return np.asarray(m * (problems[0].model.n_layers + offset) / rate)
 
 
-Dealt = tuple[Strategy, tuple[int, ...], float, float]
+Assigned = tuple[Strategy, tuple[int, ...], float, float]
 """A strategy with its layers, pools in pipeline order, fullest rank, leading time."""
 
 
-def _deal(
+def _assign(
     pools: Sequence[Cluster], strategy: Strategy, costs: Sequence[StageCost], problem: Problem
-) -> Iterator[Dealt]:
+) -> Iterator[Assigned]:
     """Layers for every order of the pools in which anything fits."""
     inner = strategy.tp * strategy.dp * strategy.cp
     m = problem.workload.global_batch_size / (strategy.micro_batch_size * strategy.dp)
@@ -130,7 +130,7 @@ def _deal(
             fixed_s=[float(costs[k].chunk_s[r]) for r, k in enumerate(where)],
             fixed_bytes=[float(costs[k].chunk_bytes[r]) for r, k in enumerate(where)],
         )
-        layers = line.deal([pools[k].usable_memory_bytes for k in where])
+        layers = line.assign([pools[k].usable_memory_bytes for k in where])
         if layers is None:
             continue
         ends = np.cumsum(layers).tolist()

@@ -68,7 +68,7 @@ class Pipeline:
     exposed_forward_s: ArrayLike = 0.0
     """Collectives that no compute hides, part of each forward."""
     exposed_backward_s: ArrayLike = 0.0
-    """The same, part of each backward."""
+    """Exposed communication that is part of each backward."""
     p2p_s: ArrayLike = 0.0
     """One hop over each link, shape (pp,): rank r to r + 1 and back, the last one to rank 0."""
     overlap_p2p: bool = True

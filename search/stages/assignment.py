@@ -1,9 +1,9 @@
-"""Layers dealt to pipeline ranks exactly, without a solver, where that can be done.
+"""Layers assigned to pipeline ranks exactly, without a solver, where that can be done.
 
 *All layers alike.*  With f_r what rank r takes beside its layers and a one layer's time,
 the slowest rank is fastest where every layer in turn goes to the rank that is done with it
 first, of those that have room: any other way gives some rank a layer that ends later.  That
-time t leaves rank r at most (t - f_r) / a layers; dealt once more within these limits, each
+time t leaves rank r at most (t - f_r) / a layers; assigned once more within these limits, each
 to the rank that holds least with it, they leave the fullest rank as empty as t allows.
 
 *One chunk on each rank.*  Under limits on time and memory a chunk that begins at a layer
@@ -35,12 +35,12 @@ def layers_alike(problem: StageProblem) -> bool:
     return alike and bool((problem.row("recomputed_bytes") == problem.row("activation_bytes"))[0])
 
 
-def deal_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> StagePlan:
+def assign_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> StagePlan:
     """The fastest layout of layers that are alike, and of those the leanest.
 
     ``last_may_be_empty`` allows a last chunk with nothing but the head.
 
-    >>> plan = deal_alike(StageProblem(n_layers=10, pp=4, layer_s=1.0, chunk_s=[1, 0, 0, 2],
+    >>> plan = assign_alike(StageProblem(n_layers=10, pp=4, layer_s=1.0, chunk_s=[1, 0, 0, 2],
     ...                                capacity_bytes=1.0))
     >>> plan.stage_layers, plan.slowest_s, plan.proof.value
     ((3, 3, 3, 1), 4.0, 'optimal')
@@ -49,20 +49,20 @@ def deal_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> Sta
     if last_may_be_empty and problem.n_chunks > 1:
         least[-1] = 0
     ranks = _Ranks(problem, least)
-    fastest = ranks.deal(lambda r, n: (ranks.seconds(r, n), ranks.bytes(r, n)), ranks.room)
+    fastest = ranks.assign(lambda r, n: (ranks.seconds(r, n), ranks.bytes(r, n)), ranks.room)
     if fastest is None:
         return StagePlan(proof=Proof.INFEASIBLE)
     slowest_s = float(ranks.times(fastest).max())
     most = np.floor((slowest_s - ranks.fixed_s) / ranks.layer_s + EPSILON).astype(np.int64)
     within = np.minimum(ranks.room, most)
-    leanest = ranks.deal(lambda r, n: (ranks.bytes(r, n), ranks.seconds(r, n)), within)
+    leanest = ranks.assign(lambda r, n: (ranks.bytes(r, n), ranks.seconds(r, n)), within)
     layers = ranks.spread(fastest if leanest is None else leanest)
     answer = Answer(tuple(layers.tolist()), (0,) * problem.n_chunks)
     return StagePlan.of(problem, Proof.OPTIMAL, answer, slowest_s)
 
 
 def relaxed(problem: StageProblem) -> StagePlan:
-    """The plan for the layers of the commonest kind alone, dealt to ranks at will.
+    """The plan for the layers of the commonest kind alone, assigned to ranks at will.
 
     All layers in their order take no less: its ``slowest_s`` is a lower bound, and where
     nothing fits here nothing does.
@@ -73,18 +73,18 @@ def relaxed(problem: StageProblem) -> StagePlan:
     common = kinds[:, int(np.argmax(counts))].tolist()
     values = dict(zip(names, common, strict=True))
     fewer = replace(problem, n_layers=int(counts.max()), min_layers=0, **values)
-    return deal_alike(fewer)
+    return assign_alike(fewer)
 
 
-def deal_in_order(problem: StageProblem) -> StagePlan:
+def assign_in_order(problem: StageProblem) -> StagePlan:
     """The fastest layout with one chunk on each rank, and of those the leanest.
 
-    >>> plan = deal_in_order(StageProblem(n_layers=5, pp=2, layer_s=[1, 1, 1, 2, 3],
+    >>> plan = assign_in_order(StageProblem(n_layers=5, pp=2, layer_s=[1, 1, 1, 2, 3],
     ...                                   capacity_bytes=1.0))
     >>> plan.stage_layers, plan.slowest_s
     ((4, 1), 5.0)
     """
-    layers = _line_of(problem).deal(problem.row("capacity_bytes").tolist())
+    layers = _line_of(problem).assign(problem.row("capacity_bytes").tolist())
     if layers is None:
         return StagePlan(proof=Proof.INFEASIBLE)
     answer = Answer(layers, (0,) * problem.n_chunks)
@@ -110,13 +110,13 @@ class Line:
     seconds: Sequence[Sequence[float]]
     """For each rank, time of the layers before each layer, shape (layers + 1,)."""
     held: Sequence[Sequence[float]]
-    """The same of memory."""
+    """For each rank, bytes of the layers before each layer, shape (layers + 1,)."""
     fixed_s: Sequence[float]
     """Time of each rank beside its layers."""
     fixed_bytes: Sequence[float]
     min_layers: int = 1
 
-    def deal(self, capacity_bytes: Sequence[float]) -> tuple[int, ...] | None:
+    def assign(self, capacity_bytes: Sequence[float]) -> tuple[int, ...] | None:
         """Layers of each rank: the slowest as fast as can be, then the fullest as empty."""
         most_s = max(f + s[-1] for f, s in zip(self.fixed_s, self.seconds, strict=True))
         if self._ends(most_s, capacity_bytes) is None:
@@ -199,7 +199,7 @@ class _Ranks:
         """Time of every rank."""
         return np.asarray(self.fixed_s + counts * self.layer_s)
 
-    def deal(self, cost: Callable[[int, int], tuple[float, float]], most: Ints) -> Ints | None:
+    def assign(self, cost: Callable[[int, int], tuple[float, float]], most: Ints) -> Ints | None:
         """Each layer to the rank where it costs least, up to ``most``; None without room."""
         counts = self._start.copy()
         n = self._problem.n_layers

@@ -66,17 +66,17 @@ class StageProblem:
     layer_s: ArrayLike
     """Forward and both gradients."""
     recompute_s: ArrayLike = 0.0
-    """More of it when the layer is recomputed."""
+    """Seconds that a recomputed layer takes more than others."""
     layer_bytes: ArrayLike = 0.0
     """Weights, gradients and optimizer state."""
     activation_bytes: ArrayLike = 0.0
     """Kept for the backward pass."""
     recomputed_bytes: ArrayLike = 0.0
-    """Kept of it when the layer is recomputed."""
+    """Bytes that a recomputed layer keeps for the backward pass."""
     chunk_s: ArrayLike = 0.0
     """What a chunk takes beside its layers, shape (pp * vpp,): embedding first, head last."""
     chunk_bytes: ArrayLike = 0.0
-    """What it holds beside them."""
+    """What a chunk holds beside its layers."""
     in_flight: ArrayLike = 1.0
     """Micro-batches whose activations a chunk holds at the peak, shape (pp * vpp,)."""
     capacity_bytes: ArrayLike

@@ -1,6 +1,6 @@
-"""A frontier refined by uneven pipelines: layers dealt to stages by what they cost.
+"""A frontier refined by uneven pipelines: layers assigned to stages by what they cost.
 
-The sweep prices pipelines as the framework deals their layers.  Here the layouts that a
+The sweep prices pipelines as the framework assigns their layers.  Here the layouts that a
 bound says could gain (:mod:`search.stages.uneven`) get layers per chunk, and with full recompute
 recomputed layers per rank, such that no rank exceeds its memory and the slowest is as
 fast as possible: exactly where all layers are alike (:mod:`search.stages.assignment`), by CP-SAT
@@ -22,17 +22,15 @@ from cost_models.stages.stage_cost import StageCost, stage_costs
 from search.result import Priced, pareto_mask, priced_rows
 from search.rules import Problem, broken_rules
 from search.space.space import Space
-from search.stages.assignment import deal_alike, deal_in_order, relaxed
+from search.stages.assignment import assign_alike, assign_in_order, relaxed
 from search.stages.problem import Proof, StagePlan, StageProblem
 from search.stages.uneven import Promise, promise, relatives, stage_problem
 
-TOLD = ("megatron", "torchtitan", "any")
-"""Launchers that can be told the layers of every chunk."""
 GAIN = 0.005
-"""Share of a step that the bound must promise before layers are dealt."""
+"""Share of a step that the bound must promise before layers are assigned."""
 NOTICED = 0.001
 """Share of a step by which a row must beat the frontier to enter it."""
-MOST_DEALT = 64
+MOST_ASSIGNED = 64
 """Candidates in all."""
 BATCH = 16
 """Candidates whose layers are priced together."""
@@ -50,23 +48,23 @@ class Report:
 
     candidates: int = 0
     """Strategies whose bound promised enough."""
-    dealt: dict[str, int] = field(default_factory=dict)
+    assigned: dict[str, int] = field(default_factory=dict)
     """Layouts by what was proved of their slowest rank."""
     left: int = 0
-    """More of them than there was time for."""
+    """Candidates that were not tried, for there were too many."""
     entered: int = 0
-    """Rows of the frontier with layers per stage that the framework would not deal."""
+    """Rows of the frontier with layers per stage that the framework would not assign."""
 
     def count(self, proof: Proof) -> None:
         """One more layout."""
-        self.dealt[proof.value] = self.dealt.get(proof.value, 0) + 1
+        self.assigned[proof.value] = self.assigned.get(proof.value, 0) + 1
 
     @property
     def sentence(self) -> str:
         """For the certificate."""
         if not self.candidates:
             return "no pipeline could gain from uneven stages"
-        proofs = ", ".join(f"{n} {name}" for name, n in sorted(self.dealt.items()))
+        proofs = ", ".join(f"{n} {name}" for name, n in sorted(self.assigned.items()))
         return (
             f"uneven stages: {self.candidates} pipelines could gain by a bound, layers dealt "
             f"{proofs}, {self.left} not tried; {self.entered} on the frontier"
@@ -98,7 +96,7 @@ def refine(
     """
     report = Report()
     rows = list(frontier)
-    if problem.launcher.name not in TOLD or not problem.uneven_stages or not rows:
+    if not problem.launcher.lists_stages or not problem.uneven_stages or not rows:
         return Refined(rows, report)
     candidates = relatives(problem, space, layouts, rows)
     if not len(candidates):
@@ -107,8 +105,8 @@ def refine(
     chosen = _promising(problem, candidates, constants, steps)
     report.candidates = len(chosen.strategies)
     some_layers = some_layers and problem.launcher.some_layers
-    dealer = _Dealer(problem, constants, seed, report, some_layers)
-    found = list(dict.fromkeys(dealer.deal(chosen, steps)))
+    assigner = _Assigner(problem, constants, seed, report, some_layers)
+    found = list(dict.fromkeys(assigner.assign(chosen, steps)))
     usable, known = problem.cluster.usable_memory_bytes, _Steps(rows)
     better = [
         row
@@ -170,8 +168,8 @@ def _promising(
 _Variant = tuple[Strategy, StageCost]
 
 
-class _Dealer:
-    """Deals layers to the stages of candidates, within the limits on how many."""
+class _Assigner:
+    """Assigns layers to the stages of candidates, within the limits on how many."""
 
     def __init__(
         self, problem: Problem, constants: Constants, seed: int, report: Report, some_layers: bool
@@ -180,23 +178,23 @@ class _Dealer:
         self._seed, self._report, self._some_layers = seed, report, some_layers
         self._solved = 0
 
-    def deal(self, chosen: Promise, steps: _Steps) -> Iterator[Strategy]:
+    def assign(self, chosen: Promise, steps: _Steps) -> Iterator[Strategy]:
         """Strategies with layers per stage; each candidate within all memory and its own.
 
-        Whoever could no longer beat the frontier, with what is dealt so far, is left out.
+        Whoever could no longer beat the frontier, with what is assigned so far, is left out.
         """
         usable = self._problem.cluster.usable_memory_bytes
         strategies = chosen.strategies
-        dealt = 0
+        assigned = 0
         for start in range(0, len(strategies), BATCH):
             index = [
                 i
                 for i in range(start, min(start + BATCH, len(strategies)))
                 if self._promises(chosen, i, steps, chosen.least_s[i])
             ]
-            self._report.left += max(dealt + len(index) - MOST_DEALT, 0)
-            index = index[: max(MOST_DEALT - dealt, 0)]
-            dealt += len(index)
+            self._report.left += max(assigned + len(index) - MOST_ASSIGNED, 0)
+            index = index[: max(MOST_ASSIGNED - assigned, 0)]
+            assigned += len(index)
             rows = strategies.take(np.array(index, dtype=np.int64)).rows()
             for i, variants in zip(index, self._priced_variants(rows), strict=True):
                 even = float(chosen.even_bytes[i])
@@ -269,9 +267,9 @@ class _Dealer:
 
     def _plan(self, question: StageProblem) -> StagePlan:
         if self._alike:
-            return deal_alike(question, last_may_be_empty=True)
+            return assign_alike(question, last_may_be_empty=True)
         if question.vpp == 1:
-            return deal_in_order(question)
+            return assign_in_order(question)
         from search.stages.stages import plan_stages  # brings CP-SAT, which few searches need
 
         return plan_stages(question, timeout_s=TIMEOUT_S, effort=EFFORT, seed=self._seed)

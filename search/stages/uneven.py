@@ -1,13 +1,13 @@
 """Pipelines that may gain from uneven stages: which they are, and by how much at most.
 
-No way to deal the layers makes the slowest rank faster than the mean of all ranks, than
+No way to assign the layers makes the slowest rank faster than the mean of all ranks, than
 one layer, or than the rank that holds the head with no layer at all; nor the fullest rank
 emptier than the mean would be with equal shares.  With t_e the slowest rank's time as the
-framework deals the layers and t_b that bound,
+framework assigns the layers and t_b that bound,
 
     step >= step_e - m (t_e - t_b) (1 + straggler log2(nodes))                       (1)
 
-up to what the equations bend; whoever is dealt layers is priced again in full.
+up to what the equations bend; whoever is assigned layers is priced again in full.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ MOST_ROWS = 12_000
 def stage_problem(
     problem: Problem, strategy: Strategy, cost: StageCost, capacity_bytes: float
 ) -> StageProblem:
-    """What there is to deal out to the ranks of one strategy, within so much memory each."""
+    """What there is to assign to the ranks of one strategy, within so much memory each."""
     return StageProblem(
         n_layers=problem.model.n_layers,
         pp=strategy.pp,
@@ -100,7 +100,7 @@ class Promise:
     memory_bytes: Floats
     """Lower bound of the fullest rank."""
     even_bytes: Floats
-    """Memory as the framework deals the layers."""
+    """Memory as the framework assigns the layers."""
     least_s: Floats
     """Lower bound of the slowest rank."""
     rate: Floats
@@ -138,7 +138,7 @@ def promise(problem: Problem, s: Strategies, constants: Constants) -> Promise:
 
 
 def _slowest_s(problem: Problem, s: Strategies, t: Terms) -> Floats:
-    """Time of the slowest rank as the framework deals the layers."""
+    """Time of the slowest rank as the framework assigns the layers."""
     ranks = []
     for rank in representative_ranks(problem.model, s):
         h = stage_layers(problem.model, problem.workload.framework, s, rank)

@@ -1,8 +1,8 @@
 """The frontier of the lower bounds: which strategies are worth pricing, and what they could add.
 
-The sweep of :mod:`search.sweep.levels` with the bound of :mod:`cost_models.equations.bound` in
-place of the price: memory is exact, time can only be longer.  No strategy is priced.  The exact
-frontier lies nowhere below this one, so that
+The sweep of :mod:`search.sweep.branch_and_bound` with the bound of
+:mod:`cost_models.equations.bound` in place of the price: memory is exact, time can only be
+longer.  No strategy is priced.  The exact frontier lies nowhere below this one, so that
 
     hypervolume(priced) <= hypervolume(exact frontier) <= hypervolume(bound frontier)    (1)
 
@@ -25,9 +25,9 @@ from search.frontier.hypervolume import in_order_of_gain
 from search.frontier.pareto import Staircase
 from search.result import pareto_mask
 from search.rules import Problem
+from search.sweep.branch_and_bound import SweepProblem
 from search.sweep.census import Census
-from search.sweep.levels import Question
-from search.sweep.memory_parts import MEMORY
+from search.sweep.memory_halves import MEMORY
 from search.sweep.sweep import Block, blocks_of, scout, sweep_blocks
 
 MOST_ENTRIES = 500_000_000
@@ -35,22 +35,22 @@ MOST_ENTRIES = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds(Question):
-    """A question whose prices are their lower bounds, and which counts them."""
+class RelaxedProblem(SweepProblem):
+    """The relaxation of a sweep problem: prices are their lower bounds, and are counted."""
 
     calls: list[int] = field(default_factory=list)
-    """Bounds of each call; appending is safe in threads."""
+    """RelaxedProblem of each call; appending is safe in threads."""
 
     def seconds(self, strategies: Strategies, *, bound: bool) -> Floats:
         """Lower bounds of step times, asked for as such or not."""
         del bound
         self.calls.append(prod(strategies.shape))
-        return Question.seconds(self, strategies, bound=True)
+        return SweepProblem.seconds(self, strategies, bound=True)
 
-    def floor_s(self, strategies: Strategies) -> Floats:
-        """The floors' own bound."""
+    def layout_bound_s(self, strategies: Strategies) -> Floats:
+        """The layout nodes' own bound."""
         self.calls.append(prod(strategies.shape))
-        return Question.floor_s(self, strategies)
+        return SweepProblem.layout_bound_s(self, strategies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,27 +65,27 @@ class BoundFrontier:
     complete: bool
     """The bounds are of the whole space, and hold."""
     n_bounds: int
-    """Bounds that were computed."""
+    """RelaxedProblem that were computed."""
 
 
 def bound_frontier(
     problem: Problem, constants: Constants, census: Census, *, threads: int = 2
 ) -> BoundFrontier:
     """The frontier of the bounds of a space, or of its first blocks where it is vast."""
-    return frontier_of_bounds(Bounds(problem, constants), census, threads=threads)
+    return frontier_of_bounds(RelaxedProblem(problem, constants), census, threads=threads)
 
 
-def frontier_of_bounds(q: Bounds, census: Census, *, threads: int = 2) -> BoundFrontier:
+def frontier_of_bounds(q: RelaxedProblem, census: Census, *, threads: int = 2) -> BoundFrontier:
     """The same for bounds of one's own."""
-    known = Staircase()
-    scout(q, census, known)
+    incumbents = Staircase()
+    scout(q, census, incumbents)
     blocks = blocks_of(census.grids)
     entries = accumulate(_entries(block) for block in blocks)
     some = [b for b, sum_ in zip(blocks, entries, strict=True) if sum_ <= MOST_ENTRIES] or blocks[
         :1
     ]
-    sweep_blocks(q, some, known, threads=threads)
-    strategies = known.strategies
+    sweep_blocks(q, some, incumbents, threads=threads)
+    strategies = incumbents.strategies
     memory = least = np.zeros(0)
     if len(strategies):
         memory, least = q.bytes(strategies), q.seconds(strategies, bound=True)

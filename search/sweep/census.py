@@ -17,7 +17,7 @@ from search.space.space import Space
 from search.sweep.knob_axes import classes, grid, knob_axes
 from search.sweep.layouts import grow_layouts
 from search.sweep.legality import SPELLED_ONCE, LegalGrid, legal_grid
-from search.sweep.memory_parts import MEMORY
+from search.sweep.memory_halves import MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Census:
         return sum(len(g.layouts) for g in self.grids)
 
     @property
-    def cells(self) -> int:
+    def memory_entries(self) -> int:
         """Entries of the memory grid: what a sweep has to compute at least."""
         return sum(
             len(g.layouts) * prod(axis.size for axis in g.axes if axis.name in MEMORY)

@@ -21,16 +21,23 @@ from search.frontier.pareto import Staircase, near_pareto
 from search.result import Certificate, Counts
 from search.rules import Mask, Problem, rules_for
 from search.space.space import Space
+from search.sweep.branch_and_bound import (
+    ENTRIES,
+    LAYOUT_NODE,
+    Found,
+    SweepProblem,
+    Tally,
+    sweep_block,
+)
 from search.sweep.census import Census, take_census
 from search.sweep.knob_axes import LAYOUT, KnobAxis, grid
 from search.sweep.legality import LegalGrid, alike
-from search.sweep.levels import CELLS, FLOOR, Found, Question, Tally, sweep_block
-from search.sweep.memory_parts import MEMORY, SAME_ACTIVATIONS
+from search.sweep.memory_halves import MEMORY, SAME_ACTIVATIONS
 
 Block = tuple[LegalGrid, Ints]
 """A grid and some of its layouts, as positions."""
 Progress = Callable[[float], None]
-"""Told now and then which share of the work is done, from 0 to 1."""
+"""Called now and then with the share of the work that is done, from 0 to 1."""
 
 FIRST = 16
 """One layout in so many is swept before the others."""
@@ -65,42 +72,47 @@ def sweep(
     cut, and raises RuntimeError should one of them beat the frontier.
     """
     census = census or take_census(problem, space)
-    q = Question(problem, constants)
-    known = Staircase()
-    scout(q, census, known)
+    q = SweepProblem(problem, constants)
+    incumbents = Staircase()
+    scout(q, census, incumbents)
     tally, cut = sweep_blocks(
-        q, blocks_of(census.grids), known, threads=threads, verify_cut=verify_cut, progress=progress
+        q,
+        blocks_of(census.grids),
+        incumbents,
+        threads=threads,
+        verify_cut=verify_cut,
+        progress=progress,
     )
     if verify_cut:
-        _verify(q, cut, known)
+        _verify(q, cut, incumbents)
     counts = census.counts(
         fits=tally.fits,
         priced=tally.priced,
         cut_by={
-            "floor": tally.cut_floors,
-            "ideal_point": tally.cut_items,
-            "step_time_bound": tally.cut_cells,
+            "floor": tally.cut_layout_nodes,
+            "ideal_point": tally.cut_overlap_nodes,
+            "step_time_bound": tally.cut_memory_nodes,
         },
     )
     detail = "every legal strategy that fits was priced or cut by a bound"
     return Swept(
-        known.strategies, counts, Certificate(complete=True, method="sweep", detail=detail)
+        incumbents.strategies, counts, Certificate(complete=True, method="sweep", detail=detail)
     )
 
 
 def blocks_of(grids: Sequence[LegalGrid]) -> list[Block]:
-    """Every grid with some of its rows, about :data:`CELLS` entries of its largest array.
+    """Every grid with some of its rows, about :data:`ENTRIES` entries of its largest array.
 
-    A block takes every so manieth layout, so that it is like the whole, with those that keep
-    the same activations; the first one of every grid comes before all others and is small,
+    A block takes every n-th group of layouts that keep the same activations, so that it is
+    like the whole; the first one of every grid comes before all others and is small,
     for what it finds cuts in the rest.
     """
     placed: list[tuple[float, LegalGrid, Ints]] = []
     for g in grids:
-        floors = prod(axis.size for axis in g.axes if axis.name in FLOOR)
+        nodes = prod(axis.size for axis in g.axes if axis.name in LAYOUT_NODE)
         halves = (("sequence_parallel", "precision", "kept"), MEMORY[:3] + MEMORY[4:])
         largest = max(prod(a.size for a in g.axes if a.name in half) for half in halves)
-        most = max(1, CELLS // max(floors, largest))
+        most = max(1, ENTRIES // max(nodes, largest))
         _, group = alike(g.layouts, SAME_ACTIVATIONS)
         rest = group % FIRST > 0
         count = -(-int(np.count_nonzero(rest)) // most)
@@ -111,15 +123,15 @@ def blocks_of(grids: Sequence[LegalGrid]) -> list[Block]:
 
 
 def sweep_blocks(
-    q: Question,
+    q: SweepProblem,
     blocks: Sequence[Block],
-    known: Staircase,
+    incumbents: Staircase,
     *,
     threads: int,
     verify_cut: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Tally, list[Strategies]]:
-    """Sweep the blocks in rounds, add what they hold to ``known``; a sample of what was cut."""
+    """Sweep the blocks in rounds, each adding to the incumbents; a sample of what was cut."""
     tally, cut = Tally(), []
     total = sum(len(rows) for _, rows in blocks)
     done = 0
@@ -129,7 +141,7 @@ def sweep_blocks(
 
             def work(block: Block) -> Found:
                 g, rows = block
-                return sweep_block(q, g.rows(rows), known, verify_cut)
+                return sweep_block(q, g.rows(rows), incumbents, verify_cut)
 
             results = pool.map(work, some) if threads > 1 else map(work, some)
             for found in list(results):
@@ -138,7 +150,7 @@ def sweep_blocks(
                 for parts in zip(
                     found.memory_bytes, found.step_time_s, found.strategies, strict=True
                 ):
-                    known.add(*parts)
+                    incumbents.add(*parts)
             done += sum(len(rows) for _, rows in some)
             if progress is not None:
                 progress(done / total)
@@ -164,7 +176,7 @@ def _first_choices(axis: KnobAxis) -> Mask:
     return keep if keep.any() else np.ones(axis.size, dtype=np.bool_)
 
 
-def scout(q: Question, census: Census, known: Staircase) -> None:
+def scout(q: SweepProblem, census: Census, incumbents: Staircase) -> None:
     """Price first choices on a thin sample of the layouts."""
     stride = max(1, census.n_layouts // SCOUTS)
     for whole in census.grids:
@@ -182,17 +194,17 @@ def scout(q: Question, census: Census, known: Staircase) -> None:
             memory, seconds = memory.reshape(-1)[index], q.seconds(strategies, bound=False)
             seconds = seconds.reshape(-1)[index]
             near = near_pareto(memory, seconds)
-            known.add(memory[near], seconds[near], strategies.take(index[near]))
+            incumbents.add(memory[near], seconds[near], strategies.take(index[near]))
 
 
-def _verify(q: Question, cut: list[Strategies], known: Staircase) -> None:
+def _verify(q: SweepProblem, cut: list[Strategies], incumbents: Staircase) -> None:
     """Price what was cut: whatever is legal and fits must be beaten."""
     lost = Strategies.concatenate(cut) if cut else Strategies().flat()
     memory, seconds = q.bytes(lost), q.seconds(lost, bound=False)
     legal = memory <= q.problem.cluster.usable_memory_bytes
     for rule in rules_for(q.problem.launcher.name):
         legal = legal & rule.mask(q.problem, lost)
-    wrong = np.flatnonzero(legal & ~known.beats(memory, seconds))
+    wrong = np.flatnonzero(legal & ~incumbents.beats(memory, seconds))
     if len(wrong):
         one = lost.row(int(wrong[0]))
         raise RuntimeError(f"{len(wrong)} of {len(lost)} cut strategies are not beaten: {one}")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import search.sweep.bound_frontier
-import search.sweep.levels
+import search.sweep.branch_and_bound
 from cost_models.equations.step import step_time_s
 from search.explore.codec import Codec
 from search.explore.options import Explore
-from search.explore.record import Question
+from search.explore.record import StudyProblem
 from search.explore.run import prices
 from search.explore.start import SLOW, solver_ends, start
 from search.frontier.hypervolume import hypervolume
@@ -77,7 +77,7 @@ def test_no_strategy_is_priced_for_the_bounds(monkeypatch: pytest.MonkeyPatch) -
         asked.append(words)
         return step_time_s(*words)
 
-    monkeypatch.setattr(search.sweep.levels, "step_time_s", spy)
+    monkeypatch.setattr(search.sweep.branch_and_bound, "step_time_s", spy)
     p, space = small(*SMALL[0])
     found = bound_frontier(p, CONSTANTS, take_census(p, space), threads=1)
 
@@ -109,7 +109,7 @@ def test_a_study_begins_at_its_bounds_and_every_seed_is_what_it_stands_for() -> 
     p, space = small(*SMALL[1])
     census = take_census(p, space)
     codec = Codec(census)
-    begun = start(Question(p, space, CONSTANTS, Explore(), 0), codec, census)
+    begun = start(StudyProblem(p, space, CONSTANTS, Explore(), 0), codec, census)
     rows = bound_frontier(p, CONSTANTS, census).strategies.rows()
 
     assert [codec.strategy(point) for point in begun.points] == rows
@@ -121,7 +121,7 @@ def test_a_space_too_vast_to_bound_promises_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(search.sweep.bound_frontier, "MOST_ENTRIES", 1)
     p, space = small(*SMALL[1])
     census = take_census(p, space)
-    asked = Question(p, space, CONSTANTS, Explore(), 0)
+    asked = StudyProblem(p, space, CONSTANTS, Explore(), 0)
     codec = Codec(census)
     begun = start(asked, codec, census)
     ends = solver_ends(asked)

@@ -17,10 +17,10 @@ from search.plan import How, frontier_of, price_strategies, search_strategies
 from search.rules import Problem, rules_for
 from search.space.axes import AXES
 from search.space.space import Space
-from search.sweep import levels
+from search.sweep import branch_and_bound as tree
+from search.sweep.branch_and_bound import SweepProblem
 from search.sweep.census import take_census
 from search.sweep.layouts import grow_layouts
-from search.sweep.levels import Question
 from search.sweep.rows import rows_of
 from search.sweep.sweep import sweep
 from tests.search.brute_force import (
@@ -151,8 +151,8 @@ def test_threads_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     p = large("8b", 16, "a100-40")
     space = narrowed(Space.full(p, Precision.BF16), 3, 4, ("dp", "tp", "pp", "recompute"))
     one, two = (sweep(p, space, prior_constants(), threads=n) for n in (1, 2))
-    monkeypatch.setattr("search.sweep.sweep.CELLS", 2000)
-    monkeypatch.setattr(levels, "CELLS", 2000)
+    monkeypatch.setattr("search.sweep.sweep.ENTRIES", 2000)
+    monkeypatch.setattr(tree, "ENTRIES", 2000)
     small = sweep(p, space, prior_constants())
     rows = [frontier_of(p, swept.candidates, prior_constants()) for swept in (one, two, small)]
 
@@ -167,12 +167,12 @@ def test_a_wrong_bound_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds a tenth too high cut good strategies, and the re-check of a sample says so."""
     p = large("8b", 16)
     space = Space.full(p, Precision.BF16)
-    exact = Question.seconds
+    exact = SweepProblem.seconds
 
-    def inflated(self: Question, strategies: Strategies, *, bound: bool) -> Any:
+    def inflated(self: SweepProblem, strategies: Strategies, *, bound: bool) -> Any:
         return exact(self, strategies, bound=bound) * (3.0 if bound else 1.0)
 
-    monkeypatch.setattr(Question, "seconds", inflated)
+    monkeypatch.setattr(SweepProblem, "seconds", inflated)
     with pytest.raises(RuntimeError, match="cut strategies are not beaten"):
         sweep(p, space, prior_constants(), verify_cut=2000)
 
@@ -188,19 +188,21 @@ def test_the_bound_is_below(model: str, floor_s: float) -> None:
     grids = census.grids[:: max(1, len(census.grids) // 6)]
     for g in grids:
         rows = rows_of(g, ("layout",), np.ones(len(g.layouts), dtype=np.bool_))
-        names = (*levels.ITEM, *levels.CELL, *levels.LAST)
-        s = levels.sample_of(g, rows, names, 1000)
+        names = (*tree.OVERLAP_NODE, *tree.MEMORY_KNOBS, *tree.FREE_OVERLAPS)
+        s = tree.sample_of(g, rows, names, 1000)
         exact = step_time_s(p.model, p.cluster, p.workload, s, constants)
-        for quick in (levels.quickest(g), levels.overlapped(g)):
+        for quick in (tree.relaxation(g), tree.overlapped(g)):
             columns = {name: np.full(len(s), value) for name, value in quick.items()}
             at = Strategies(**{**s.columns, **columns})
             bound = step_bound_s(p.model, p.cluster, p.workload, at, constants)
 
             assert (bound <= exact * (1 + 1e-12)).all()
-        columns = {name: np.full(len(s), value) for name, value in levels.floored(g).items()}
-        floor = Question(p, constants).floor_s(Strategies(**{**s.columns, **columns}))
+        columns = {
+            name: np.full(len(s), value) for name, value in tree.layout_relaxation(g).items()
+        }
+        bound = SweepProblem(p, constants).layout_bound_s(Strategies(**{**s.columns, **columns}))
 
-        assert (floor <= exact * (1 + 1e-12)).all()
+        assert (bound <= exact * (1 + 1e-12)).all()
 
 
 @pytest.mark.parametrize("model", ["70b", "deepseek-v3"])
@@ -210,13 +212,15 @@ def test_the_optimizer_adds_to_the_bound(model: str) -> None:
     census = take_census(p, Space.full(p, Precision.BF16).with_(cp=(1, 2)))
     for g in census.grids[:: max(1, len(census.grids) // 6)]:
         rows = rows_of(g, ("layout",), np.ones(len(g.layouts), dtype=np.bool_))
-        s = levels.sample_of(g, rows, (*levels.ITEM, *levels.CELL, *levels.LAST), 500)
+        s = tree.sample_of(
+            g, rows, (*tree.OVERLAP_NODE, *tree.MEMORY_KNOBS, *tree.FREE_OVERLAPS), 500
+        )
 
         def bound(s: Strategies = s, **columns: Any) -> Any:
             at = Strategies(**{**s.columns, **columns})
             return step_bound_s(p.model, p.cluster, p.workload, at, prior_constants())
 
-        kept = dict(levels.quickest(g))
+        kept = dict(tree.relaxation(g))
         there = bound(optimizer_offload=0.7) - bound(optimizer_offload=0.0)
         here = bound(optimizer_offload=0.7, **kept) - bound(optimizer_offload=0.0, **kept)
 

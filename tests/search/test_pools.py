@@ -84,7 +84,7 @@ def test_micro_batches_are_shared_out_as_brute_force_shares_them() -> None:
 
 
 def test_no_pipeline_through_the_pools_is_faster() -> None:
-    """All ways to deal eight layers to four or eight stages, all orders: none beats the search."""
+    """No assignment of eight layers to four or eight stages, in any order, beats the search."""
     found = searched()
     best = np.inf
     for pp, order in product((2, 4, 8), permutations(range(2))):

@@ -42,7 +42,7 @@ WRONG: dict[str, str] = {
     "search --gpus 8 --trials 0": "--trials must be >= 1, got 0",
     "search --gpus 8 --timeout -1": "--timeout must be >= 0, got -1",
     "search --gpus 8 --objective fun": "--objective: 'fun' is not one of",
-    "search --gpus 8 --objective cost": "nobody says what an hour of h100-sxm costs",
+    "search --gpus 8 --objective cost": "no price is known for an hour of h100-sxm",
     "search --gpus 8 --top 0": "--top must be >= 1, got 0",
     "search --gpus 8 --seed -1": "--seed must be >= 0, got -1",
     "search --gpus 8 --reserve-gib nan": "--reserve-gib must be >= 0, got nan",

@@ -10,22 +10,22 @@ from cost_models.calibrate.calibration import prior_constants
 from cost_models.specs.strategy import Precision
 from search.rules import Problem
 from search.space.space import Space
+from search.sweep.branch_and_bound import LAYOUT_NODE, SweepProblem
 from search.sweep.census import take_census
 from search.sweep.knob_axes import grid
 from search.sweep.legality import Factor, LegalGrid, contract, count_true
-from search.sweep.levels import FLOOR, Question
-from search.sweep.memory_parts import MEMORY, fitting, memory_sides
+from search.sweep.memory_halves import MEMORY, fitting, memory_halves
 from search.sweep.rows import axes_called, dims_called
 
 
-def grids(model: str, gpus: int, launcher: str) -> tuple[Question, list[LegalGrid]]:
+def grids(model: str, gpus: int, launcher: str) -> tuple[SweepProblem, list[LegalGrid]]:
     """Some classes of a model's full space, a dozen layouts each."""
     spec, cluster = as_model(model), as_cluster(None, "h100", gpus)
     p = Problem.of(spec, cluster, as_workload(spec, cluster), launcher)
     census = take_census(p, Space.full(p, Precision.BF16))
     some = census.grids[:: max(1, len(census.grids) // 5)]
     parts = [g.rows(np.arange(0, len(g.layouts), max(1, len(g.layouts) // 12))) for g in some]
-    return Question(p, prior_constants()), parts
+    return SweepProblem(p, prior_constants()), parts
 
 
 CASES = [("70b", 512, "megatron"), ("8x7b", 64, "any"), ("deepseek-v3", 2048, "megatron")]
@@ -38,19 +38,19 @@ def test_halves_add_up_to_the_peak(model: str, gpus: int, launcher: str) -> None
     for g in parts:
         dims = dims_called(g, MEMORY)
         whole = q.bytes(grid(g.layouts, axes_called(g, MEMORY)))
-        sides = memory_sides(q.problem, q.constants, g)
-        folded = [factor for factor in g.within(dims) if factor not in sides.across]
+        halves = memory_halves(q.problem, q.constants, g)
+        folded = [factor for factor in g.within(dims) if factor not in halves.across]
         legal = np.ones((1,) * len(dims), dtype=np.bool_)
         for factor in folded:
             legal = legal & factor.over(dims)
         whole = whole.reshape([g.sizes[name] for name in dims])
 
-        assert (sides.peak() == np.where(legal, whole, np.inf)).all()
+        assert (halves.peak() == np.where(legal, whole, np.inf)).all()
 
 
 @pytest.mark.parametrize(("model", "gpus", "launcher"), CASES)
 def test_fitting_strategies_are_counted(model: str, gpus: int, launcher: str) -> None:
-    """Over the floors, as many as a mask of the memory grid times its completions holds."""
+    """Over the layout nodes, as many as a mask of the memory grid times its completions holds."""
     q, parts = grids(model, gpus, launcher)
     capacity = q.problem.cluster.usable_memory_bytes
     for g in parts:
@@ -58,11 +58,11 @@ def test_fitting_strategies_are_counted(model: str, gpus: int, launcher: str) ->
         whole = q.bytes(grid(g.layouts, axes_called(g, MEMORY)))
         fits = whole.reshape([g.sizes[name] for name in dims]) <= capacity
         held = np.where(fits & g.mask(dims), g.completions(dims), 0.0)
-        sides = memory_sides(q.problem, q.constants, g)
-        found = fitting(g, sides, capacity).over(g, dims_called(g, FLOOR))
-        shared = [name for name in dims if name in dims_called(g, FLOOR)]
+        halves = memory_halves(q.problem, q.constants, g)
+        found = fitting(g, halves, capacity).over(g, dims_called(g, LAYOUT_NODE))
+        shared = [name for name in dims if name in dims_called(g, LAYOUT_NODE)]
         over = tuple(i for i, name in enumerate(dims) if name not in shared)
-        apart = tuple(i for i, n in enumerate(dims_called(g, FLOOR)) if n not in shared)
+        apart = tuple(i for i, n in enumerate(dims_called(g, LAYOUT_NODE)) if n not in shared)
 
         assert (found.sum(axis=apart) == held.sum(axis=over)).all()
 
@@ -72,11 +72,11 @@ def test_the_least_is_below_the_peak(model: str, gpus: int, launcher: str) -> No
     """The halves at their least bound every strategy that they leave open."""
     q, parts = grids(model, gpus, launcher)
     for g in parts:
-        sides = memory_sides(q.problem, q.constants, g)
-        least = sides.least().without("optimizer_offload")
-        shape = [g.sizes[name] if name in least.dims else 1 for name in sides.dims]
+        halves = memory_halves(q.problem, q.constants, g)
+        least = halves.least().without("optimizer_offload")
+        shape = [g.sizes[name] if name in least.dims else 1 for name in halves.dims]
 
-        assert (least.peak().reshape(shape) <= sides.peak()).all()
+        assert (least.peak().reshape(shape) <= halves.peak()).all()
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -13,10 +13,10 @@ import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from search.explore import workers as explore_crew
+from search.explore import workers as explore_workers
 from search.explore.sampler import Slotted
 from search.explore.storage import Store, open_store
-from search.explore.workers import OWNER, Crew
+from search.explore.workers import OWNER, StudyWorker
 
 BOX: dict[str, BaseDistribution] = {"x": IntDistribution(0, 9)}
 pytestmark = [
@@ -29,14 +29,14 @@ class Worker:
     """One worker on a study, as another process would be one."""
 
     def __init__(self, store: Store, points: tuple[dict[str, int], ...] = ()) -> None:
-        self.crew = Crew(store)
+        self.member = StudyWorker(store)
         self.study = optuna.create_study(
             storage=store.storage,
             study_name="s",
             directions=["minimize", "minimize"],
             load_if_exists=True,
         )
-        self.sampler = Slotted("random", 0, points, self.crew.claim)
+        self.sampler = Slotted("random", 0, points, self.member.claim)
         self.study.sampler = self.sampler
 
     def ask(self, **owner: Any) -> optuna.Trial:
@@ -69,14 +69,14 @@ def dead_pid() -> int:
 
 def test_a_trial_at_work_is_left_alone(store: Store) -> None:
     """A worker that joins fails nobody's trial."""
-    with Worker(store).crew:
+    with Worker(store).member:
         first, second = Worker(store), Worker(store)
-        with first.crew:
+        with first.member:
             trial = first.ask()
-            second.crew.settle(second.study)
+            second.member.settle(second.study)
             assert second.state(trial) == TrialState.RUNNING
             first.study.tell(trial, (1.0, 2.0))
-            first.crew.let_go()
+            first.member.let_go()
     assert first.state(trial) == TrialState.COMPLETE
 
 
@@ -85,7 +85,7 @@ def test_a_process_that_has_gone_leaves_a_dead_trial(store: Store) -> None:
     """At once on the same machine, and its slot is the next one's."""
     first, second = Worker(store), Worker(store)
     trial = first.ask(pid=dead_pid())
-    second.crew.settle(second.study)
+    second.member.settle(second.study)
     assert second.state(trial) == TrialState.FAIL
     second.ask()
     assert second.sampler.slot == first.sampler.slot == 0
@@ -94,7 +94,7 @@ def test_a_process_that_has_gone_leaves_a_dead_trial(store: Store) -> None:
 def test_a_search_that_failed_leaves_no_trial(store: Store) -> None:
     """Within one process, too: whoever leaves early gives up the trial in flight."""
     worker = Worker(store)
-    with worker.crew:
+    with worker.member:
         trial = worker.ask()
     assert worker.state(trial) == TrialState.FAIL
 
@@ -103,12 +103,12 @@ def test_a_beat_that_stands_still_is_dead(store: Store, monkeypatch: pytest.Monk
     """On other machines, by one's own clock; in a database its heartbeats count instead."""
     first, second = Worker(store), Worker(store)
     silent, beating = first.ask(machine="elsewhere"), first.ask(machine="elsewhere")
-    monkeypatch.setattr(explore_crew, "GRACE_S", 0.2)
-    second.crew.settle(second.study)
+    monkeypatch.setattr(explore_workers, "GRACE_S", 0.2)
+    second.member.settle(second.study)
     assert second.state(silent) == second.state(beating) == TrialState.RUNNING
     beating.set_user_attr("autopar_beat", 1)
     time.sleep(0.3)
-    second.crew.give_up_dead(second.study, now=True)
+    second.member.give_up_dead(second.study, now=True)
     expected = TrialState.FAIL if store.database is None else TrialState.RUNNING
     assert second.state(silent) == expected
     assert second.state(beating) == TrialState.RUNNING
@@ -121,7 +121,7 @@ def test_a_heartbeat_that_is_old_is_dead(tmp_path: Path, monkeypatch: pytest.Mon
         trial = first.ask(machine="elsewhere")
         assert store.database is not None
         monkeypatch.setattr(store.database, "grace_period", -10)
-        second.crew.settle(second.study)
+        second.member.settle(second.study)
         assert second.state(trial) == TrialState.FAIL
 
 
@@ -129,15 +129,15 @@ def test_a_trial_without_an_owner_is_waited_for(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever joins waits until it says whose it is, and then no longer."""
-    monkeypatch.setattr(explore_crew, "SETTLE_S", 0.2)
+    monkeypatch.setattr(explore_workers, "SETTLE_S", 0.2)
     worker = Worker(store)
     nameless = optuna.load_study(
         study_name="s", storage=store.storage, sampler=optuna.samplers.RandomSampler(seed=0)
     ).ask()
-    assert worker.crew.give_up_dead(worker.study, now=True)
+    assert worker.member.give_up_dead(worker.study, now=True)
     worker.ask()
     assert worker.sampler.slot == 1
-    worker.crew.settle(worker.study)
+    worker.member.settle(worker.study)
     assert worker.state(nameless) == TrialState.FAIL
 
 

@@ -1,18 +1,21 @@
-"""A class's strategies priced level by level, cut where a bound shows them beaten.
+"""Branch and bound over a grid of strategies, against the frontier known so far.
 
-1. *Floors*: a layout with the knobs that its kernels and its least memory depend on.  Time
-   is the bound of :mod:`cost_models.equations.bound` as if nothing were recomputed, gradients
-   and weights travelled for nothing, and all that can be overlapped were.              (1)
-2. *Items*: a floor with every knob but recompute, offload and the overlaps that cost
-   nothing.  Time is the bound with nothing recomputed, for every offload of the
+The incumbents are that frontier.  The tree branches in three steps, and each node bounds all
+that it holds:
+
+1. *Layout nodes*: a layout with the knobs that its kernels and its least memory depend on.
+   Time is the bound of :mod:`cost_models.equations.bound` for a relaxation: nothing is
+   recomputed, gradients and weights travel for nothing, all that can be is overlapped.  (1)
+2. *Overlap nodes*: a layout node with every knob but recompute, offload and the overlaps that
+   cost nothing.  Time is the bound with nothing recomputed, for every offload of the
    optimizer.                                                                       (2)
-3. *Cells*: an item with its recompute and offload.  Memory is exact, time is the bound
-   with what is recomputed counted.  There the optimizer's terms add to the rest, so that
-   what its offload changes in (2) is what it changes in (3).                       (3)
-4. *Strategies*: a cell with its overlaps, priced.                                  (4)
+3. *Memory nodes*: an overlap node with its recompute and offload.  Memory is exact, time is
+   the bound with what is recomputed counted.  There the optimizer's terms add to the
+   rest, so that what its offload changes in (2) is what it changes in (3).         (3)
+4. *Leaves*: a memory node's strategies, one for each setting of the free overlaps.  (4)
 
-In (1) and (2) memory is the least that whatever is open leaves (:mod:`search.sweep.memory_parts`).
-Whatever the known frontier beats in (1), (2) or (3) is cut with all that it holds.
+In (1) and (2) memory is the least that whatever is open leaves
+(:mod:`search.sweep.memory_halves`).  A node that the incumbents beat is cut with all its leaves.
 """
 
 from dataclasses import dataclass, field, replace
@@ -34,23 +37,23 @@ from search.rules.rule import Mask
 from search.sweep.knob_axes import LAYOUT, grid
 from search.sweep.least_memory import memory_model
 from search.sweep.legality import LegalGrid, contract
-from search.sweep.memory_parts import KEPT, Sides, fitting, memory_sides
+from search.sweep.memory_halves import KEPT, MemoryHalves, fitting, memory_halves
 from search.sweep.rows import Rows, axes_called, dims_called, flat_axes, gather, open_grid, rows_of
 
-FLOOR = ("sharding", "sequence_parallel", "precision", "cp_comm", "order")
-REST = ("overlap_tp", "overlap_ep")
-"""What an item has beyond its floor."""
-ITEM = (*FLOOR, *REST)
+LAYOUT_NODE = ("sharding", "sequence_parallel", "precision", "cp_comm", "order")
+COSTLY_OVERLAPS = ("overlap_tp", "overlap_ep")
+"""What an overlap node has beyond its layout node."""
+OVERLAP_NODE = (*LAYOUT_NODE, *COSTLY_OVERLAPS)
 OFFLOAD = "optimizer_offload"
-CELL = (KEPT, OFFLOAD)
-LAST = ("overlap_p2p", "reduce")
-CELLS = 1 << 19
+MEMORY_KNOBS = (KEPT, OFFLOAD)
+FREE_OVERLAPS = ("overlap_p2p", "reduce")
+ENTRIES = 1 << 19
 """Entries of the largest array of a block, about: the fewer blocks the less overhead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What every level needs to know."""
+class SweepProblem:
+    """What every node is bounded and every leaf is priced with."""
 
     problem: Problem
     constants: Constants
@@ -74,7 +77,7 @@ class Question:
         seconds = price(p.model, p.cluster, p.workload, strategies, self.constants)
         return np.broadcast_to(seconds, strategies.shape)
 
-    def floor_s(self, strategies: Strategies) -> Floats:
+    def layout_bound_s(self, strategies: Strategies) -> Floats:
         """Lower bound (1) of step times, whatever is sharded and offloaded.
 
         ``strategies`` shard by ZeRO-1, which leaves a rank the least to update.
@@ -104,20 +107,20 @@ class Tally:
 
     fits: int = 0
     priced: int = 0
-    cut_floors: int = 0
+    cut_layout_nodes: int = 0
     """Cut at (1)."""
-    cut_items: int = 0
+    cut_overlap_nodes: int = 0
     """Cut at (2)."""
-    cut_cells: int = 0
+    cut_memory_nodes: int = 0
     """Cut at (3)."""
 
     def add(self, other: "Tally") -> None:
         """Sum up."""
         self.fits += other.fits
         self.priced += other.priced
-        self.cut_floors += other.cut_floors
-        self.cut_items += other.cut_items
-        self.cut_cells += other.cut_cells
+        self.cut_layout_nodes += other.cut_layout_nodes
+        self.cut_overlap_nodes += other.cut_overlap_nodes
+        self.cut_memory_nodes += other.cut_memory_nodes
 
 
 @dataclass(slots=True)
@@ -132,7 +135,7 @@ class Found:
     """A sample of what was cut, where one was asked for."""
 
 
-def quickest(g: LegalGrid) -> dict[str, Any]:
+def relaxation(g: LegalGrid) -> dict[str, Any]:
     """Columns that bound what is still open: nothing recomputed or offloaded, all overlapped."""
     columns: dict[str, Any] = {
         "recompute": Recompute.NONE,
@@ -142,9 +145,9 @@ def quickest(g: LegalGrid) -> dict[str, Any]:
     return columns | overlapped(g)
 
 
-def floored(g: LegalGrid) -> dict[str, Any]:
-    """Columns of the floors: all that can be overlapped is, and the optimizer offloads most."""
-    return quickest(g) | {
+def layout_relaxation(g: LegalGrid) -> dict[str, Any]:
+    """Columns of bound (1): all that can be overlapped is, and the optimizer offloads most."""
+    return relaxation(g) | {
         "sharding": Sharding.ZERO1,
         "dp_shard": 1,
         "reshard_after_forward": True,
@@ -155,7 +158,7 @@ def floored(g: LegalGrid) -> dict[str, Any]:
 
 
 def overlapped(g: LegalGrid) -> dict[str, Any]:
-    """Columns of the overlaps that cost nothing, at their quickest."""
+    """Columns of the overlaps that cost nothing, at their relaxation."""
     reduce = g.axis("reduce").columns
     return {
         "overlap_p2p": bool(g.axis("overlap_p2p").columns["overlap_p2p"].any()),
@@ -163,20 +166,20 @@ def overlapped(g: LegalGrid) -> dict[str, Any]:
     }
 
 
-def _floor_bounds(q: Question, g: LegalGrid) -> Floats:
+def _layout_bounds(q: SweepProblem, g: LegalGrid) -> Floats:
     """Times (1) over what they depend on: sharding is 1 long."""
-    names = tuple(name for name in FLOOR if name != "sharding")
-    seconds = q.floor_s(grid(g.layouts, axes_called(g, names), floored(g)))
-    return seconds.reshape([_size(g, name, name in names) for name in dims_called(g, FLOOR)])
+    names = tuple(name for name in LAYOUT_NODE if name != "sharding")
+    seconds = q.layout_bound_s(grid(g.layouts, axes_called(g, names), layout_relaxation(g)))
+    return seconds.reshape([_size(g, name, name in names) for name in dims_called(g, LAYOUT_NODE)])
 
 
 def _size(g: LegalGrid, name: str, opened: bool) -> int:
     return g.sizes[name] if opened or name == LAYOUT else 1
 
 
-def _over_floors(g: LegalGrid, values: Floats, dims: tuple[str, ...]) -> Floats:
-    """Values over ``dims`` that broadcast over the floors' dimensions."""
-    return values.reshape([_size(g, name, name in dims) for name in dims_called(g, FLOOR)])
+def _over_layout_nodes(g: LegalGrid, values: Floats, dims: tuple[str, ...]) -> Floats:
+    """Values over ``dims`` that broadcast over the layout nodes' dimensions."""
+    return values.reshape([_size(g, name, name in dims) for name in dims_called(g, LAYOUT_NODE)])
 
 
 def _legal_over(
@@ -191,116 +194,120 @@ def _legal_over(
     return legal
 
 
-def sweep_block(q: Question, g: LegalGrid, known: Staircase, sample: int = 0) -> Found:
-    """All of a grid against the frontier known so far."""
+def sweep_block(q: SweepProblem, g: LegalGrid, incumbents: Staircase, sample: int = 0) -> Found:
+    """Branch and bound over all of a grid."""
     found = Found()
     capacity = q.problem.cluster.usable_memory_bytes
-    dims = dims_called(g, FLOOR)
-    sides = memory_sides(q.problem, q.constants, g)
-    fits = fitting(g, sides, capacity).over(g, dims)
+    dims = dims_called(g, LAYOUT_NODE)
+    halves = memory_halves(q.problem, q.constants, g)
+    fits = fitting(g, halves, capacity).over(g, dims)
     found.tally.fits = round(float(fits.sum()))
     if not found.tally.fits:
         return found
-    lean = sides.least()
+    lean = halves.least()
     leanest = lean.without("optimizer_offload")
-    least = _over_floors(g, leanest.peak(), leanest.dims)
-    beaten = known.best_time(least) < _floor_bounds(q, g) * (1.0 - SLACK)
+    least = _over_layout_nodes(g, leanest.peak(), leanest.dims)
+    beaten = incumbents.best_time(least) < _layout_bounds(q, g) * (1.0 - SLACK)
     some = fits > 0
     alive = some & ~beaten
     if sample:
         lost = rows_of(g, dims, some & beaten)
-        found.cut.append(sample_of(g, lost, (*REST, *CELL, *LAST), sample))
+        found.cut.append(
+            sample_of(g, lost, (*COSTLY_OVERLAPS, *MEMORY_KNOBS, *FREE_OVERLAPS), sample)
+        )
     left = round(float(fits.sum(where=alive)))
-    found.tally.cut_floors = found.tally.fits - left
-    floors = rows_of(g, dims, alive)
+    found.tally.cut_layout_nodes = found.tally.fits - left
+    layout_nodes = rows_of(g, dims, alive)
     kept = 0
-    per_floor = prod(axis.size for axis in axes_called(g, (*REST, OFFLOAD)))
-    step = max(1, CELLS // (2 * prod(axis.size for axis in axes_called(g, CELL))))
-    for rows in floors.chunks(max(1, CELLS // (2 * per_floor))):
-        items, fastest = _items(q, g, lean, rows, known, found, sample)
-        for start in range(0, items.count, step):
-            few, least_s = items.take(slice(start, start + step)), fastest[:, start : start + step]
-            kept += _sweep_items(q, g, sides, few, least_s, known, found, sample)
-    found.tally.cut_items = left - kept
+    per_node = prod(axis.size for axis in axes_called(g, (*COSTLY_OVERLAPS, OFFLOAD)))
+    step = max(1, ENTRIES // (2 * prod(axis.size for axis in axes_called(g, MEMORY_KNOBS))))
+    for rows in layout_nodes.chunks(max(1, ENTRIES // (2 * per_node))):
+        nodes, fastest = _branch_on_overlaps(q, g, lean, rows, incumbents, found, sample)
+        for start in range(0, nodes.count, step):
+            few, least_s = nodes.take(slice(start, start + step)), fastest[:, start : start + step]
+            kept += _branch_on_memory(q, g, halves, few, least_s, incumbents, found, sample)
+    found.tally.cut_overlap_nodes = left - kept
     return found
 
 
-def _items(
-    q: Question,
+def _branch_on_overlaps(
+    q: SweepProblem,
     g: LegalGrid,
-    lean: Sides,
-    floors: Rows,
-    known: Staircase,
+    lean: MemoryHalves,
+    layout_nodes: Rows,
+    incumbents: Staircase,
     found: Found,
     sample: int,
 ) -> tuple[Rows, Floats]:
-    """Level (2): the items that the frontier does not beat, and their least times.
+    """Step (2): the overlap nodes that no incumbent beats, and their least times.
 
-    The times are of shape (optimizer_offload, items), inf where the frontier beats them.
+    The times are of shape (optimizer_offload, nodes), inf where an incumbent beats them.
     """
-    flat = flat_axes(g, floors, FLOOR)
-    names = (*REST, OFFLOAD)
-    seconds = q.seconds(open_grid(g, floors, flat, names, quickest(g)), bound=True)
-    least = np.broadcast_to(lean.of_rows(g, floors, names), seconds.shape)
-    legal = _legal_over(g, floors, names, (dims_called(g, FLOOR),)) & (
+    flat = flat_axes(g, layout_nodes, LAYOUT_NODE)
+    names = (*COSTLY_OVERLAPS, OFFLOAD)
+    seconds = q.seconds(open_grid(g, layout_nodes, flat, names, relaxation(g)), bound=True)
+    least = np.broadcast_to(lean.of_rows(g, layout_nodes, names), seconds.shape)
+    legal = _legal_over(g, layout_nodes, names, (dims_called(g, LAYOUT_NODE),)) & (
         least <= q.problem.cluster.usable_memory_bytes
     )
-    alive = legal & ~known.beats(least, seconds)
+    alive = legal & ~incumbents.beats(least, seconds)
     place = [axis.name for axis in axes_called(g, names)].index(OFFLOAD)
     some = np.asarray(alive.any(axis=place))
     if sample:
-        lost = _inside(g, floors, REST, np.asarray(legal.any(axis=place)) & ~some)
-        found.cut.append(sample_of(g, lost, (*CELL, *LAST), sample))
+        lost = _children(
+            g, layout_nodes, COSTLY_OVERLAPS, np.asarray(legal.any(axis=place)) & ~some
+        )
+        found.cut.append(sample_of(g, lost, (*MEMORY_KNOBS, *FREE_OVERLAPS), sample))
     fastest = np.moveaxis(np.where(alive, seconds, np.inf), place, 0)
-    return _inside(g, floors, REST, some), fastest[:, some]
+    return _children(g, layout_nodes, COSTLY_OVERLAPS, some), fastest[:, some]
 
 
-def _sweep_items(
-    q: Question,
+def _branch_on_memory(
+    q: SweepProblem,
     g: LegalGrid,
-    sides: Sides,
-    items: Rows,
+    halves: MemoryHalves,
+    nodes: Rows,
     fastest: Floats,
-    known: Staircase,
+    incumbents: Staircase,
     found: Found,
     sample: int,
 ) -> int:
-    """Levels (3) and (4) of some items; returns how many strategies of theirs fit."""
-    ways = _last_ways(g, items)
-    peak = np.asarray(sides.of_rows(g, items, CELL))
-    legal = _legal_over(g, items, CELL, (dims_called(g, ITEM),)) & (ways > 0)
+    """Steps (3) and (4) below some overlap nodes; returns how many of their leaves fit."""
+    ways = _last_ways(g, nodes)
+    peak = np.asarray(halves.of_rows(g, nodes, MEMORY_KNOBS))
+    legal = _legal_over(g, nodes, MEMORY_KNOBS, (dims_called(g, OVERLAP_NODE),)) & (ways > 0)
     legal = legal & (peak <= q.problem.cluster.usable_memory_bytes)
-    legal = np.broadcast_to(legal, (g.axis(KEPT).size, g.axis(OFFLOAD).size, items.count))
+    legal = np.broadcast_to(legal, (g.axis(KEPT).size, g.axis(OFFLOAD).size, nodes.count))
     peak, ways = np.broadcast_to(peak, legal.shape), np.broadcast_to(ways, legal.shape)
     holds = round(float(np.sum(ways, where=legal)))
-    alive = legal & ~known.beats(peak, np.broadcast_to(fastest, legal.shape))
+    alive = legal & ~incumbents.beats(peak, np.broadcast_to(fastest, legal.shape))
     some = np.flatnonzero(alive.any(axis=(0, 1)))
     if len(some):
-        rows = items.take(some)
+        rows = nodes.take(some)
         seconds = fastest[:, some] + _recomputing(q, g, rows)[:, None]
-        alive[..., some] &= ~known.beats(peak[..., some], seconds)
+        alive[..., some] &= ~incumbents.beats(peak[..., some], seconds)
     priced = round(float(np.sum(ways, where=alive)))
-    found.tally.cut_cells += holds - priced
+    found.tally.cut_memory_nodes += holds - priced
     found.tally.priced += priced
-    cells = _inside(g, items, CELL, alive)
+    memory_nodes = _children(g, nodes, MEMORY_KNOBS, alive)
     if sample:
-        lost = _inside(g, items, CELL, legal & ~alive)
-        found.cut.append(sample_of(g, lost, LAST, sample))
-    _price_cells(q, g, cells, peak[alive], known, found)
+        lost = _children(g, nodes, MEMORY_KNOBS, legal & ~alive)
+        found.cut.append(sample_of(g, lost, FREE_OVERLAPS, sample))
+    _price_leaves(q, g, memory_nodes, peak[alive], incumbents, found)
     return holds
 
 
-def _recomputing(q: Question, g: LegalGrid, items: Rows) -> Floats:
-    """What recompute and offload of activations add to the items' bounds, over (kept, items)."""
-    some = Rows({**items.index, OFFLOAD: np.zeros(items.count, dtype=np.int64)}, items.count)
-    flat = flat_axes(g, some, (*ITEM, OFFLOAD))
+def _recomputing(q: SweepProblem, g: LegalGrid, nodes: Rows) -> Floats:
+    """What recompute and offload of activations add to the bounds, over (kept, nodes)."""
+    some = Rows({**nodes.index, OFFLOAD: np.zeros(nodes.count, dtype=np.int64)}, nodes.count)
+    flat = flat_axes(g, some, (*OVERLAP_NODE, OFFLOAD))
     seconds = q.seconds(open_grid(g, some, flat, (KEPT,), overlapped(g)), bound=True)
-    least = q.seconds(open_grid(g, some, flat, (), quickest(g)), bound=True)
+    least = q.seconds(open_grid(g, some, flat, (), relaxation(g)), bound=True)
     return np.asarray(seconds - least)
 
 
-def _inside(g: LegalGrid, rows: Rows, names: tuple[str, ...], mask: Mask) -> Rows:
-    """Where ``mask`` over (axes called ``names``, rows) holds."""
+def _children(g: LegalGrid, rows: Rows, names: tuple[str, ...], mask: Mask) -> Rows:
+    """The children of ``rows`` where ``mask`` over (axes called ``names``, rows) holds."""
     *opened, row = np.nonzero(mask)
     index = {name: values[row] for name, values in rows.index.items()}
     for axis, choices in zip(axes_called(g, names), opened, strict=True):
@@ -308,28 +315,33 @@ def _inside(g: LegalGrid, rows: Rows, names: tuple[str, ...], mask: Mask) -> Row
     return Rows(index, len(row))
 
 
-def _last_ways(g: LegalGrid, items: Rows) -> NDArray[Any]:
-    """Legal settings of the last overlaps, over (kept, items)."""
-    last = [factor for factor in g.factors if set(factor.dims) & set(LAST)]
-    dims = tuple(dict.fromkeys(d for factor in last for d in factor.dims if d not in LAST))
-    sizes = {name: size for name, size in g.sizes.items() if name in (*dims, *LAST)}
-    return gather(g, contract(last, sizes, dims), dims, items, CELL)
+def _last_ways(g: LegalGrid, nodes: Rows) -> NDArray[Any]:
+    """Legal settings of the last overlaps, over (kept, nodes)."""
+    last = [factor for factor in g.factors if set(factor.dims) & set(FREE_OVERLAPS)]
+    dims = tuple(dict.fromkeys(d for factor in last for d in factor.dims if d not in FREE_OVERLAPS))
+    sizes = {name: size for name, size in g.sizes.items() if name in (*dims, *FREE_OVERLAPS)}
+    return gather(g, contract(last, sizes, dims), dims, nodes, MEMORY_KNOBS)
 
 
-def _price_cells(
-    q: Question, g: LegalGrid, cells: Rows, peak: Floats, known: Staircase, found: Found
+def _price_leaves(
+    q: SweepProblem,
+    g: LegalGrid,
+    memory_nodes: Rows,
+    peak: Floats,
+    incumbents: Staircase,
+    found: Found,
 ) -> None:
-    """Level (4): every legal strategy of the cells, priced."""
-    per_cell = g.axis("overlap_p2p").size * g.axis("reduce").size
-    step = max(1, CELLS // (4 * per_cell))
-    for start in range(0, cells.count, step):
-        rows = cells.take(slice(start, start + step))
+    """Step (4): every leaf of the memory nodes, priced."""
+    per_node = g.axis("overlap_p2p").size * g.axis("reduce").size
+    step = max(1, ENTRIES // (4 * per_node))
+    for start in range(0, memory_nodes.count, step):
+        rows = memory_nodes.take(slice(start, start + step))
         memory = peak[start : start + step]
-        flat = flat_axes(g, rows, (*ITEM, *CELL))
-        strategies = open_grid(g, rows, flat, LAST, {})
-        legal = _legal_over(g, rows, LAST, ((*ITEM, *CELL, LAYOUT),))
+        flat = flat_axes(g, rows, (*OVERLAP_NODE, *MEMORY_KNOBS))
+        strategies = open_grid(g, rows, flat, FREE_OVERLAPS, {})
+        legal = _legal_over(g, rows, FREE_OVERLAPS, ((*OVERLAP_NODE, *MEMORY_KNOBS, LAYOUT),))
         seconds = q.seconds(strategies, bound=False)
-        usable = np.broadcast_to(legal, seconds.shape) & ~known.beats(memory, seconds)
+        usable = np.broadcast_to(legal, seconds.shape) & ~incumbents.beats(memory, seconds)
         index = np.flatnonzero(usable)
         memory = np.broadcast_to(memory, seconds.shape).reshape(-1)[index]
         near = near_pareto(memory, seconds.reshape(-1)[index])
@@ -348,4 +360,4 @@ def sample_of(g: LegalGrid, rows: Rows, names: tuple[str, ...], size: int) -> St
     for axis in axes_called(g, names):
         index[axis.name] = random.integers(0, axis.size, size)
     drawn = Rows(index, size)
-    return Strategies(**flat_axes(g, drawn, (*ITEM, *CELL, *LAST))).flat()
+    return Strategies(**flat_axes(g, drawn, (*OVERLAP_NODE, *MEMORY_KNOBS, *FREE_OVERLAPS))).flat()

@@ -1,11 +1,11 @@
-"""Layers dealt without a solver are dealt as well as any way of dealing them."""
+"""Layers assigned without a solver are assigned as well as any way of assigning them."""
 
 from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
-from search.stages.assignment import deal_alike, deal_in_order, layers_alike, relaxed
+from search.stages.assignment import assign_alike, assign_in_order, layers_alike, relaxed
 from search.stages.problem import Proof, StagePlan, StageProblem
 from search.stages.stages import plan_stages
 
@@ -73,7 +73,7 @@ def test_equal_layers_are_dealt_as_brute_force_deals_them(seed: int) -> None:
     for vpp in (1, 2):
         problem = alike(np.random.default_rng(seed), vpp=vpp)
         assert layers_alike(problem)
-        found, best = as_found(deal_alike(problem)), brute_force(problem)
+        found, best = as_found(assign_alike(problem)), brute_force(problem)
         assert found[0] == pytest.approx(best[0])
         if vpp == 1:
             assert found[1] == pytest.approx(best[1])
@@ -83,7 +83,7 @@ def test_equal_layers_are_dealt_as_brute_force_deals_them(seed: int) -> None:
 def test_layers_of_two_kinds_are_dealt_in_order(seed: int) -> None:
     """One chunk on each rank: fastest, and of the fastest the leanest; the relaxation is below."""
     problem = unlike(np.random.default_rng(seed))
-    found, best = as_found(deal_in_order(problem)), brute_force(problem)
+    found, best = as_found(assign_in_order(problem)), brute_force(problem)
     assert found == pytest.approx(best)
     loose = relaxed(problem)
     assert loose.proof == Proof.INFEASIBLE or loose.slowest_s <= best[0]
@@ -95,14 +95,14 @@ def test_layers_of_two_kinds_are_dealt_in_order(seed: int) -> None:
 def test_the_solver_agrees(seed: int) -> None:
     """CP-SAT proves the same time for equal layers on two chunks each."""
     problem = alike(np.random.default_rng(seed), vpp=2)
-    dealt, solved = deal_alike(problem), plan_stages(problem, effort=2.0)
-    assert solved.proof == dealt.proof
-    assert solved.slowest_s == pytest.approx(dealt.slowest_s)
+    assigned, solved = assign_alike(problem), plan_stages(problem, effort=2.0)
+    assert solved.proof == assigned.proof
+    assert solved.slowest_s == pytest.approx(assigned.slowest_s)
 
 
 def test_extra_layers_go_to_the_last_chunks() -> None:
     """The first round of chunks fills the pipeline and is held longest: it stays short."""
-    plan = deal_alike(StageProblem(n_layers=10, pp=2, vpp=4, layer_s=1.0, capacity_bytes=1.0))
+    plan = assign_alike(StageProblem(n_layers=10, pp=2, vpp=4, layer_s=1.0, capacity_bytes=1.0))
     assert plan.stage_layers == (1, 1, 1, 1, 1, 1, 2, 2)
 
 

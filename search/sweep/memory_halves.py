@@ -42,7 +42,7 @@ KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class MemoryHalves:
     """The halves of (1) over ``dims``; axes that a half does not depend on are 1 long."""
 
     dims: tuple[str, ...]
@@ -59,17 +59,17 @@ class Sides:
             peak = bytes_used if peak is None else np.maximum(peak, bytes_used)
         return np.asarray(peak)
 
-    def least(self) -> "Sides":
+    def least(self) -> "MemoryHalves":
         """The halves with every choice of what is kept at its least: bound (2)."""
         return self.without(KEPT)
 
-    def without(self, name: str) -> "Sides":
+    def without(self, name: str) -> "MemoryHalves":
         """The halves at the least over one more axis."""
         if name not in self.dims:
             return self
         place = self.dims.index(name)
         ranks = [(s.min(axis=place), m.min(axis=place)) for s, m in self.ranks]
-        return Sides(tuple(d for d in self.dims if d != name), ranks, [])
+        return MemoryHalves(tuple(d for d in self.dims if d != name), ranks, [])
 
     def peak(self) -> Floats:
         """Peak (1) over all of ``dims``."""
@@ -85,7 +85,7 @@ class Sides:
         )
 
 
-def memory_sides(problem: Problem, constants: Constants, g: LegalGrid) -> Sides:
+def memory_halves(problem: Problem, constants: Constants, g: LegalGrid) -> MemoryHalves:
     """The halves of a grid's memory, with the rules that read one half folded in."""
     dims = dims_called(g, MEMORY)
     ranks = list(zip(_states(problem, constants, g), _movings(problem, constants, g), strict=True))
@@ -98,7 +98,7 @@ def memory_sides(problem: Problem, constants: Constants, g: LegalGrid) -> Sides:
             ranks = [(np.where(factor.over(dims), s, np.inf), m) for s, m in ranks]
         else:
             across.append(factor)
-    return Sides(dims, ranks, across)
+    return MemoryHalves(dims, ranks, across)
 
 
 def _states(problem: Problem, constants: Constants, g: LegalGrid) -> list[Floats]:
@@ -179,24 +179,24 @@ def _groups(g: LegalGrid, dims: tuple[str, ...]) -> list[Ints]:
     return [np.flatnonzero(which.reshape(-1) == i) for i in range(len(rows))]
 
 
-def fitting(g: LegalGrid, sides: Sides, capacity_bytes: float) -> Fitting:
+def fitting(g: LegalGrid, halves: MemoryHalves, capacity_bytes: float) -> Fitting:
     """Count what fits, tile by tile of the layouts."""
-    dims = tuple(name for name in sides.dims if name != KEPT)
-    groups = _groups(g, sides.dims)
-    outer = _depends(sides.dims, [s for s, _ in sides.ranks])
-    outer -= _depends(sides.dims, [m for _, m in sides.ranks])
+    dims = tuple(name for name in halves.dims if name != KEPT)
+    groups = _groups(g, halves.dims)
+    outer = _depends(halves.dims, [s for s, _ in halves.ranks])
+    outer -= _depends(halves.dims, [m for _, m in halves.ranks])
     order = [d for d in dims if d in outer] + [d for d in dims if d not in outer and d != LAYOUT]
     turned = [*order, KEPT, LAYOUT]
     n_outer = len(outer & set(dims))
 
     def turn(values: NDArray[Any]) -> NDArray[Any]:
-        if KEPT not in sides.dims:
+        if KEPT not in halves.dims:
             values = values[..., None, :]
-        names = [*dims[:-1], KEPT, LAYOUT] if KEPT not in sides.dims else list(sides.dims)
+        names = [*dims[:-1], KEPT, LAYOUT] if KEPT not in halves.dims else list(halves.dims)
         return values.transpose([names.index(name) for name in turned])
 
-    ranks = [(turn(s), turn(m)) for s, m in sides.ranks]
-    across = [turn(factor.over(sides.dims)) for factor in sides.across]
+    ranks = [(turn(s), turn(m)) for s, m in halves.ranks]
+    across = [turn(factor.over(halves.dims)) for factor in halves.across]
     shape = tuple(g.sizes[name] for name in (*order, LAYOUT))
     counts = np.zeros((len(groups), *shape), dtype=np.int64)
     for start in range(0, shape[-1], TILE):
