@@ -5,7 +5,7 @@ quotients and remainders are helper variables that the layout determines, so tha
 layout is one solution.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 from ortools.sat.python import cp_model
@@ -104,15 +104,6 @@ class LayoutModel:
     ) -> None:
         """The constraint holds where all literals of ``guard`` and ``when`` do."""
         self.model.add(constraint).only_enforce_if([*guard, *when])
-
-    def one_of(self, axis: str, values: Iterable[int], guard: Literals) -> None:
-        """The axis takes one of ``values``."""
-        domain = cp_model.Domain.from_values(sorted(values))
-        self.model.add_linear_expression_in_domain(self[axis], domain).only_enforce_if(*guard)
-
-    def divides(self, axis: str, number: int, guard: Literals) -> None:
-        """The axis divides ``number``."""
-        self.require(self.remainder(number, self[axis]) == 0, guard)
 
     def rows(self, axes: Sequence[str], rows: Sequence[tuple[int, ...]], guard: Literals) -> None:
         """The axes take one of ``rows`` together; ``guard`` is a column of the table."""

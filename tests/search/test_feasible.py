@@ -185,11 +185,11 @@ def test_every_rule_left_out(seed: int) -> None:
         )
 
 
-def test_every_layout_rule_has_a_constraint_and_a_scalar_twin() -> None:
-    """No rule that reads layouts alone is forgotten by the solver or by brute force."""
+def test_every_layout_rule_has_a_scalar_twin() -> None:
+    """No rule that reads layouts alone is forgotten by brute force, and encoders are of rules."""
     names = {rule.name for rule in RULES if not rule.knobs}
-    assert set(ENCODERS) == names
     assert set(SCALAR_RULES) == names
+    assert set(ENCODERS) <= names
 
 
 @pytest.mark.parametrize("seed", INSTANCES)
