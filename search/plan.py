@@ -17,7 +17,8 @@ from cost_models.specs.workload import Workload
 from search.explore.options import Explore
 from search.feasible.empty import why_empty
 from search.feasible.explain import SpaceFor
-from search.result import Priced, SearchResult, pareto_mask, priced_rows
+from search.frontier.pareto import pareto_mask
+from search.result import Priced, SearchResult, priced_rows
 from search.rules import Problem, rules_for
 from search.space.axes import AXES
 from search.space.space import Space

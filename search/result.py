@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cost_models.equations.memory import MemoryCost
 from cost_models.equations.step import StepCost
 from cost_models.specs.cluster import Cluster
@@ -109,13 +107,3 @@ class SearchResult:
     versions: dict[str, str]
     explanation: str | None = None
     """Why nothing fits, where the frontier is empty."""
-
-
-def pareto_mask(memory_bytes: Any, step_time_s: Any) -> Any:
-    """Mask of the rows that no other row beats in both; of equal rows the first stays."""
-    memory, time = np.asarray(memory_bytes), np.asarray(step_time_s)
-    order = np.lexsort((np.arange(len(time)), memory, time))
-    best = np.minimum.accumulate(np.concatenate([[np.inf], memory[order][:-1]]))
-    mask = np.zeros(len(time), dtype=bool)
-    mask[order[memory[order] < best]] = True
-    return mask

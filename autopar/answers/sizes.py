@@ -8,7 +8,7 @@ from autopar.api import search
 from autopar.job.job import Job
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
-from search.frontier.pareto import pareto_mask_of
+from search.frontier.pareto import pareto_mask
 from search.result import Certificate, Counts, Priced, SearchResult
 
 Objective = Literal["gpus", "cost"]
@@ -89,7 +89,7 @@ def _frontier(rows: list[Priced], objective: Objective) -> list[Priced]:
         [row.step_time_s for row in rows],
         [_third(row, objective) for row in rows],
     )
-    kept = [row for row, keep in zip(rows, pareto_mask_of(columns), strict=True) if keep]
+    kept = [row for row, keep in zip(rows, pareto_mask(*columns), strict=True) if keep]
     return sorted(kept, key=lambda row: (_third(row, objective), row.step_time_s))
 
 

@@ -32,9 +32,9 @@ from search.explore.codec import Codec
 from search.explore.options import Explore
 from search.explore.record import StudyProblem, digest, record_of
 from search.explore.run import prices
+from search.frontier.pareto import pareto_mask
 from search.pools.pools import legal_everywhere
 from search.pools.replicas import share_out, split_replicas
-from search.result import pareto_mask
 from search.rules import Problem
 from search.space.space import Space
 from search.sweep.bound_frontier import BoundFrontier, RelaxedProblem, frontier_of_bounds

@@ -41,7 +41,7 @@ from search.explore.study import (
     require_same,
     require_same_equations,
 )
-from search.frontier.pareto import Staircase
+from search.frontier.pareto import Incumbents
 from search.result import Certificate
 from search.rules import Problem
 from search.space.space import Space
@@ -76,7 +76,7 @@ def explore(
         After Ctrl-C.
     """
     if not census.grids:
-        return _swept(census, Staircase(), 0)
+        return _swept(census, Incumbents(), 0)
     asked = StudyProblem(problem, space, constants, options, seed)
     codec = Codec(census)
     name = options.study or f"autopar-{fingerprint(asked)}"
@@ -167,7 +167,7 @@ def _done(study: optuna.Study) -> int:
 
 def _collected(joined: Joined, asked: StudyProblem, codec: Codec, census: Census) -> Swept:
     """The best of all that the study holds, whoever priced it."""
-    known, priced, share = Staircase(), 0, None
+    known, priced, share = Incumbents(), 0, None
     trials = joined.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if trials:
         strategies = Strategies.of([codec.strategy(trial.params) for trial in trials])
@@ -180,7 +180,7 @@ def _collected(joined: Joined, asked: StudyProblem, codec: Codec, census: Census
     return _swept(census, known, priced, share)
 
 
-def _swept(census: Census, known: Staircase, priced: int, share: float | None = None) -> Swept:
+def _swept(census: Census, known: Incumbents, priced: int, share: float | None = None) -> Swept:
     counts = census.explored(priced)
     detail = f"{priced} legal strategies that fit were priced; others may be better"
     if share is not None:

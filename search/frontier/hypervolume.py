@@ -9,7 +9,7 @@ with the frontier's points (m_i, t_i) in ascending order of memory and the refer
 import numpy as np
 
 from cost_models.specs.units import Floats, Ints
-from search.result import pareto_mask
+from search.frontier.pareto import pareto_mask
 
 
 def hypervolume(memory_bytes: Floats, step_time_s: Floats, reference: tuple[float, float]) -> float:

@@ -1,13 +1,10 @@
 """What is beaten and what is not: masks of batches, and a frontier that grows."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cost_models.specs.strategy import Strategies
 from cost_models.specs.units import Floats
-from search.result import pareto_mask
 from search.rules.rule import Mask
 
 SLACK = 1e-9
@@ -19,20 +16,10 @@ may differ; whoever is within the slack is kept and judged at the end.
 
 
 class Staircase:
-    """The best step time known for every amount of memory, with the strategies behind it.
+    """The best step time known for every amount of memory."""
 
-    Strategies within :data:`SLACK` of the best are kept beside it.
-    """
-
-    def __init__(self) -> None:
-        self._memory: Floats = np.zeros(0)
-        self._time: Floats = np.zeros(0)
-        self._steps: Floats = np.zeros(0)
-        self._best: Floats = np.zeros(0)
-        self._strategies: Strategies | None = None
-
-    def __len__(self) -> int:
-        return len(self._memory)
+    def __init__(self, memory_bytes: ArrayLike = (), step_time_s: ArrayLike = ()) -> None:
+        self._steps, self._best = _steps(np.asarray(memory_bytes), np.asarray(step_time_s))
 
     def best_time(self, memory_bytes: ArrayLike) -> Floats:
         """Seconds of the fastest known strategy that needs no more memory; inf for none."""
@@ -45,6 +32,24 @@ class Staircase:
         With lower bounds for arguments: everything that they bound is beaten.
         """
         return np.asarray(self.best_time(memory_bytes) < np.asarray(step_time_s) * (1.0 - SLACK))
+
+    def lower(self, memory_bytes: ArrayLike, step_time_s: ArrayLike) -> None:
+        """Take in more points."""
+        memory = np.append(self._steps, memory_bytes)
+        self._steps, self._best = _steps(memory, np.append(self._best, step_time_s))
+
+
+class Incumbents(Staircase):
+    """A staircase with the strategies behind it, and those within :data:`SLACK` of the best."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory: Floats = np.zeros(0)
+        self._time: Floats = np.zeros(0)
+        self._strategies: Strategies | None = None
+
+    def __len__(self) -> int:
+        return len(self._memory)
 
     def add(self, memory_bytes: Floats, step_time_s: Floats, strategies: Strategies) -> None:
         """Take in flat strategies with their cost; what is then beaten is forgotten."""
@@ -60,9 +65,7 @@ class Staircase:
         rows = near_pareto(memory, time)
         self._memory, self._time = memory[rows], time[rows]
         self._strategies = Strategies.concatenate(parts).take(rows)
-        mask = pareto_mask(self._memory, self._time)
-        order = np.argsort(self._memory[mask])
-        self._steps, self._best = self._memory[mask][order], self._time[mask][order]
+        self.lower(self._memory, self._time)
 
     @property
     def strategies(self) -> Strategies:
@@ -103,7 +106,7 @@ def _within(steps: Floats, best: Floats, memory: Floats, time: Floats) -> Mask:
     return np.asarray(np.concatenate([[np.inf], best])[place] >= time * (1.0 - SLACK))
 
 
-def pareto_mask_of(objectives: Sequence[ArrayLike]) -> Mask:
+def pareto_mask(*objectives: ArrayLike) -> Mask:
     """Rows that no other row beats: at most as large in all objectives, smaller in one.
 
     Of equal rows the first stays.  Two objectives take one sort; more take a pass over
@@ -111,7 +114,7 @@ def pareto_mask_of(objectives: Sequence[ArrayLike]) -> Mask:
     """
     columns = [np.asarray(values, dtype=np.float64) for values in objectives]
     if len(columns) == 2:
-        return np.asarray(pareto_mask(*columns))
+        return _pareto_mask_of_two(*columns)
     table: NDArray[np.float64] = np.stack(columns, axis=1)
     order = np.lexsort((np.arange(len(table)), *columns[::-1]))
     mask = np.zeros(len(table), dtype=np.bool_)
@@ -121,4 +124,12 @@ def pareto_mask_of(objectives: Sequence[ArrayLike]) -> Mask:
         first, waiting = waiting[0], waiting[1:]
         mask[first] = True
         waiting = waiting[~(table[first] <= table[waiting]).all(axis=1)]
+    return mask
+
+
+def _pareto_mask_of_two(memory: Floats, time: Floats) -> Mask:
+    order = np.lexsort((np.arange(len(time)), memory, time))
+    best = np.minimum.accumulate(np.concatenate([[np.inf], memory[order][:-1]]))
+    mask = np.zeros(len(time), dtype=np.bool_)
+    mask[order[memory[order] < best]] = True
     return mask

@@ -26,11 +26,11 @@ from cost_models.specs.errors import SpecError
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Schedule, Sharding, Strategies, Strategy
 from cost_models.specs.workload import Workload
+from search.frontier.pareto import pareto_mask
 from search.plan import How, search_strategies
 from search.pools.replicas import split_replicas
 from search.pools.rows import PooledRow, PoolPart
 from search.pools.stages import split_stages
-from search.result import pareto_mask
 from search.rules import Problem, legal_mask, rules_for
 from search.space.space import Space
 from search.sweep.census import legal_of, take_census

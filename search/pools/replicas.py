@@ -17,8 +17,8 @@ from cost_models.equations.step import step_time_s
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.strategy import Strategies
 from cost_models.specs.units import Floats
+from search.frontier.pareto import pareto_mask
 from search.pools.rows import PooledRow, PoolPart
-from search.result import pareto_mask
 from search.rules import Problem
 from search.rules.rule import Mask
 

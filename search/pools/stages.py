@@ -20,8 +20,8 @@ from cost_models.specs.strategy import Order, Schedule, Strategies, Strategy
 from cost_models.specs.units import Floats
 from cost_models.stages.pool_step import pooled_step
 from cost_models.stages.stage_cost import StageCost, stage_costs, stage_terms
+from search.frontier.pareto import pareto_mask
 from search.pools.rows import PooledRow, PoolPart
-from search.result import pareto_mask
 from search.rules import Problem
 from search.stages.assignment import Line, before
 

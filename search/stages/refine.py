@@ -17,9 +17,9 @@ import numpy as np
 from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_cost
 from cost_models.specs.strategy import Recompute, Strategies, Strategy
-from cost_models.specs.units import Floats
 from cost_models.stages.stage_cost import StageCost, stage_costs
-from search.result import Priced, pareto_mask, priced_rows
+from search.frontier.pareto import Staircase, pareto_mask
+from search.result import Priced, priced_rows
 from search.rules import Problem, broken_rules
 from search.space.space import Space
 from search.stages.assignment import assign_alike, assign_in_order, relaxed
@@ -101,18 +101,18 @@ def refine(
     candidates = relatives(problem, space, layouts, rows)
     if not len(candidates):
         return Refined(rows, report)
-    steps = _Steps(rows)
+    steps = _staircase(rows)
     chosen = _promising(problem, candidates, constants, steps)
     report.candidates = len(chosen.strategies)
     some_layers = some_layers and problem.launcher.some_layers
     assigner = _Assigner(problem, constants, seed, report, some_layers)
     found = list(dict.fromkeys(assigner.assign(chosen, steps)))
-    usable, known = problem.cluster.usable_memory_bytes, _Steps(rows)
+    usable, known = problem.cluster.usable_memory_bytes, _staircase(rows)
     better = [
         row
         for row in _priced(problem, found, constants)
         if row.memory_bytes <= usable
-        and row.step_time_s < (1 - NOTICED) * known.best_s(row.memory_bytes)
+        and row.step_time_s < (1 - NOTICED) * known.best_time(row.memory_bytes)
         and not broken_rules(problem, row.strategy)
     ]
     merged = rows + better
@@ -131,36 +131,17 @@ def _priced(problem: Problem, strategies: list[Strategy], constants: Constants) 
     return priced_rows(cost, strategies)
 
 
-class _Steps:
-    """The frontier as a staircase."""
-
-    def __init__(self, rows: Sequence[Priced]) -> None:
-        self._points = [(row.memory_bytes, row.step_time_s) for row in rows]
-        self._sort()
-
-    def _sort(self) -> None:
-        self._points.sort()
-        self._memory = np.array([memory for memory, _ in self._points])
-        times = np.minimum.accumulate([step for _, step in self._points])
-        self._best = np.concatenate([[np.inf], times])
-
-    def add(self, memory_bytes: float, step_time_s: float) -> None:
-        """One more point."""
-        self._points.append((memory_bytes, step_time_s))
-        self._sort()
-
-    def best_s(self, memory_bytes: float | Floats) -> Floats:
-        """Seconds of the fastest row that needs no more memory."""
-        return np.asarray(self._best[np.searchsorted(self._memory, memory_bytes, side="right")])
+def _staircase(rows: Sequence[Priced]) -> Staircase:
+    return Staircase([row.memory_bytes for row in rows], [row.step_time_s for row in rows])
 
 
 def _promising(
-    problem: Problem, candidates: Strategies, constants: Constants, steps: _Steps
+    problem: Problem, candidates: Strategies, constants: Constants, steps: Staircase
 ) -> Promise:
     """Candidates that could beat the frontier, the fastest bound first."""
     found = promise(problem, candidates, constants)
     fits = found.memory_bytes <= problem.cluster.usable_memory_bytes
-    best = steps.best_s(found.memory_bytes)
+    best = steps.best_time(found.memory_bytes)
     rows = np.flatnonzero(fits & np.isfinite(best) & (found.step_time_s < (1.0 - GAIN) * best))
     return found.take(rows[np.argsort(found.step_time_s[rows], kind="stable")])
 
@@ -178,7 +159,7 @@ class _Assigner:
         self._seed, self._report, self._some_layers = seed, report, some_layers
         self._solved = 0
 
-    def assign(self, chosen: Promise, steps: _Steps) -> Iterator[Strategy]:
+    def assign(self, chosen: Promise, steps: Staircase) -> Iterator[Strategy]:
         """Strategies with layers per stage; each candidate within all memory and its own.
 
         Whoever could no longer beat the frontier, with what is assigned so far, is left out.
@@ -202,13 +183,13 @@ class _Assigner:
                 if even < min(usable, leanest):
                     yield from self._enter(variants[:1], even, chosen, i, steps)
 
-    def _promises(self, chosen: Promise, i: int, steps: _Steps, slowest_s: float) -> bool:
+    def _promises(self, chosen: Promise, i: int, steps: Staircase, slowest_s: float) -> bool:
         """With its slowest rank no faster than this, a candidate may still beat all others."""
-        best_s = float(steps.best_s(float(chosen.memory_bytes[i])))
+        best_s = float(steps.best_time(float(chosen.memory_bytes[i])))
         return chosen.step_s(i, slowest_s) < (1.0 - GAIN) * best_s
 
     def _enter(
-        self, variants: list[_Variant], capacity: float, chosen: Promise, i: int, steps: _Steps
+        self, variants: list[_Variant], capacity: float, chosen: Promise, i: int, steps: Staircase
     ) -> Generator[Strategy, None, float]:
         """The variant that recomputes least of those that fit, if it can still be of use.
 
@@ -231,7 +212,7 @@ class _Assigner:
             proof = plan.proof
             if plan.stage_layers:
                 self._report.count(proof)
-                steps.add(max(plan.rank_bytes), chosen.step_s(i, plan.slowest_s))
+                steps.lower(max(plan.rank_bytes), chosen.step_s(i, plan.slowest_s))
                 yield strategy.with_(stage_layers=plan.stage_layers)
                 return max(plan.rank_bytes)
         self._report.count(proof)

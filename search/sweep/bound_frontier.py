@@ -22,8 +22,7 @@ from cost_models.equations.constants import Constants
 from cost_models.specs.strategy import Strategies
 from cost_models.specs.units import Floats
 from search.frontier.hypervolume import in_order_of_gain
-from search.frontier.pareto import Staircase
-from search.result import pareto_mask
+from search.frontier.pareto import Incumbents, pareto_mask
 from search.rules import Problem
 from search.sweep.branch_and_bound import SweepProblem
 from search.sweep.census import Census
@@ -77,7 +76,7 @@ def bound_frontier(
 
 def frontier_of_bounds(q: RelaxedProblem, census: Census, *, threads: int = 2) -> BoundFrontier:
     """The same for bounds of one's own."""
-    incumbents = Staircase()
+    incumbents = Incumbents()
     scout(q, census, incumbents)
     blocks = blocks_of(census.grids)
     entries = accumulate(_entries(block) for block in blocks)

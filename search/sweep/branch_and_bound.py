@@ -31,7 +31,7 @@ from cost_models.equations.constants import Constants
 from cost_models.equations.step import step_time_s
 from cost_models.specs.strategy import Recompute, Sharding, Strategies
 from cost_models.specs.units import Floats
-from search.frontier.pareto import SLACK, Staircase, near_pareto
+from search.frontier.pareto import SLACK, Incumbents, near_pareto
 from search.rules import Problem
 from search.rules.rule import Mask
 from search.sweep.knob_axes import LAYOUT, grid
@@ -194,7 +194,7 @@ def _legal_over(
     return legal
 
 
-def sweep_block(q: SweepProblem, g: LegalGrid, incumbents: Staircase, sample: int = 0) -> Found:
+def sweep_block(q: SweepProblem, g: LegalGrid, incumbents: Incumbents, sample: int = 0) -> Found:
     """Branch and bound over all of a grid."""
     found = Found()
     capacity = q.problem.cluster.usable_memory_bytes
@@ -235,7 +235,7 @@ def _branch_on_overlaps(
     g: LegalGrid,
     lean: MemoryHalves,
     layout_nodes: Rows,
-    incumbents: Staircase,
+    incumbents: Incumbents,
     found: Found,
     sample: int,
 ) -> tuple[Rows, Floats]:
@@ -268,7 +268,7 @@ def _branch_on_memory(
     halves: MemoryHalves,
     nodes: Rows,
     fastest: Floats,
-    incumbents: Staircase,
+    incumbents: Incumbents,
     found: Found,
     sample: int,
 ) -> int:
@@ -328,7 +328,7 @@ def _price_leaves(
     g: LegalGrid,
     memory_nodes: Rows,
     peak: Floats,
-    incumbents: Staircase,
+    incumbents: Incumbents,
     found: Found,
 ) -> None:
     """Step (4): every leaf of the memory nodes, priced."""

@@ -17,7 +17,7 @@ import numpy as np
 from cost_models.equations.constants import Constants
 from cost_models.specs.strategy import Recompute, Strategies
 from cost_models.specs.units import Ints
-from search.frontier.pareto import Staircase, near_pareto
+from search.frontier.pareto import Incumbents, near_pareto
 from search.result import Certificate, Counts
 from search.rules import Mask, Problem, rules_for
 from search.space.space import Space
@@ -73,7 +73,7 @@ def sweep(
     """
     census = census or take_census(problem, space)
     q = SweepProblem(problem, constants)
-    incumbents = Staircase()
+    incumbents = Incumbents()
     scout(q, census, incumbents)
     tally, cut = sweep_blocks(
         q,
@@ -125,7 +125,7 @@ def blocks_of(grids: Sequence[LegalGrid]) -> list[Block]:
 def sweep_blocks(
     q: SweepProblem,
     blocks: Sequence[Block],
-    incumbents: Staircase,
+    incumbents: Incumbents,
     *,
     threads: int,
     verify_cut: int = 0,
@@ -176,7 +176,7 @@ def _first_choices(axis: KnobAxis) -> Mask:
     return keep if keep.any() else np.ones(axis.size, dtype=np.bool_)
 
 
-def scout(q: SweepProblem, census: Census, incumbents: Staircase) -> None:
+def scout(q: SweepProblem, census: Census, incumbents: Incumbents) -> None:
     """Price first choices on a thin sample of the layouts."""
     stride = max(1, census.n_layouts // SCOUTS)
     for whole in census.grids:
@@ -197,7 +197,7 @@ def scout(q: SweepProblem, census: Census, incumbents: Staircase) -> None:
             incumbents.add(memory[near], seconds[near], strategies.take(index[near]))
 
 
-def _verify(q: SweepProblem, cut: list[Strategies], incumbents: Staircase) -> None:
+def _verify(q: SweepProblem, cut: list[Strategies], incumbents: Incumbents) -> None:
     """Price what was cut: whatever is legal and fits must be beaten."""
     lost = Strategies.concatenate(cut) if cut else Strategies().flat()
     memory, seconds = q.bytes(lost), q.seconds(lost, bound=False)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.frontier.hypervolume import hypervolume, in_order_of_gain
-from search.result import pareto_mask
+from search.frontier.pareto import pareto_mask
 
 POINTS = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=12)
 SIDE = 7

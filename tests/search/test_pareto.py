@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cost_models.specs.strategy import Strategies
-from search.frontier.pareto import SLACK, Staircase, near_pareto, pareto_mask_of
-from search.result import pareto_mask
+from search.frontier.pareto import SLACK, Incumbents, near_pareto, pareto_mask
 
 COSTS = st.lists(
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=40
@@ -34,7 +33,7 @@ def test_the_masks_are_brute_forces(rows: list[tuple[int, int, int]]) -> None:
     memory, time, gpus = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
 
     assert pareto_mask(memory, time).tolist() == [not beaten(pairs, i) for i in range(len(rows))]
-    assert pareto_mask_of((memory, time, gpus)).tolist() == [
+    assert pareto_mask(memory, time, gpus).tolist() == [
         not beaten(rows, i) for i in range(len(rows))
     ]
 
@@ -45,7 +44,7 @@ def test_a_staircase_holds_the_frontier_of_all_that_came(size: int) -> None:
     random = np.random.default_rng(size)
     memory, time = random.random(size) + 0.1, random.random(size) + 0.1
     batch = Strategies(micro_batch_size=np.arange(1, size + 1)).flat()
-    stairs = Staircase()
+    stairs = Incumbents()
     for part in np.array_split(np.arange(size), 3):
         stairs.add(memory[part], time[part], batch.take(part))
     expected = np.flatnonzero(pareto_mask(memory, time)) + 1
@@ -56,7 +55,7 @@ def test_a_staircase_holds_the_frontier_of_all_that_came(size: int) -> None:
 
 def test_ties_within_the_slack_stay() -> None:
     """Equal memory and times that differ in the last digits are for the end to settle."""
-    stairs = Staircase()
+    stairs = Incumbents()
     time = np.array([1.0, 1.0 + SLACK / 2, 1.0 + 3 * SLACK])
     stairs.add(np.ones(3), time, Strategies(micro_batch_size=[1, 2, 4]).flat())
 

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.explore.storage import open_store
 from search.explore.workers import OWNER
-from search.result import pareto_mask
+from search.frontier.pareto import pareto_mask
 from tests.autopar.cli.gated_samplers import GATE, HELD
 from tests.autopar.cli.servers import postgres, proxy
 
