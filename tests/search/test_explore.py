@@ -22,7 +22,7 @@ def explored(seed: int = 0, gpus: int = 8, **words: Any) -> SearchResult:
     """A short exploration of a small mixture of experts."""
     p = problem(moe(), gpus=gpus)
     how = How(method="explore", explore=Explore(**{"trials": 24} | words))
-    space = Space.full(p)
+    space = Space.core(p).with_(micro_batch_size=(1, 2), cp=(1,), pp=(1, 2), dp_shard=(2,))
     return search_strategies(p.model, p.cluster, p.workload, space, CONSTANTS, seed=seed, how=how)
 
 

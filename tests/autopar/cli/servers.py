@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,16 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.autopar.cli.processes import Process
+
 PASSWORD = "s3cret/w:rd@"  # noqa: S105
 QUOTED = "s3cret%2Fw%3Ard%40"
 PATIENCE_S = 60.0
-
-PROXY = """
-import sys, warnings
-warnings.simplefilter("ignore")
-from optuna.storages import get_storage, run_grpc_proxy_server
-run_grpc_proxy_server(get_storage(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]))
-"""
 
 
 def free_port() -> int:
@@ -34,7 +28,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, server: "subprocess.Popen[bytes]") -> None:
+def wait_for_port(port: int, server: "Process | subprocess.Popen[bytes]") -> None:
     """Until the server listens."""
     until_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < until_s:
@@ -103,17 +97,21 @@ def proxy(database: Path) -> Iterator[str]:
     """The URL of Optuna's gRPC proxy in front of an SQLite database; skips without grpcio."""
     pytest.importorskip("grpc", reason="no grpcio: pip install 'autopar[grpc]'")
     port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-c", PROXY, f"sqlite:///{database}", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    server = Process(_serve, f"sqlite:///{database}", port)
     try:
         wait_for_port(port, server)
         yield f"grpc://127.0.0.1:{port}"
     finally:
         server.kill()
-        server.wait(timeout=PATIENCE_S)
+
+
+def _serve(database: str, port: int) -> None:
+    import warnings
+
+    from optuna.storages import get_storage, run_grpc_proxy_server
+
+    warnings.simplefilter("ignore")
+    run_grpc_proxy_server(get_storage(database), host="127.0.0.1", port=port)
 
 
 def _wait_for_answer(url: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from autopar.launchers import LAUNCHERS, WRAPPERS, launcher
+from tests.autopar.cli.processes import autopar
 
 Run = Callable[..., Any]
 OF_SLURM = ("megatron.sh", "run.sh", "job.sbatch")
@@ -21,10 +22,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frontier of llama3-8b on 16 GPUs, searched for Megatron-LM."""
     path = tmp_path_factory.mktemp("result") / "result.json"
     words = f"search --gpus 16 --model 8b --seq-len 4096 --launcher megatron --json {path}"
-    done = subprocess.run(
-        ["python", "-m", "autopar", *words.split()], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    code, _, err = autopar(*words.split(), "--tp", "1,2,4", "--pp", "1,2").ended()
+    assert code == 0, err
     return path
 
 
@@ -61,7 +60,7 @@ def test_every_wrapper_adds_a_file(run: Run, result: Path, tmp_path: Path, kind:
 def test_search_writes_files_for_every_launcher(run: Run, tmp_path: Path, name: str) -> None:
     """``--emit`` narrows the search to the launcher, so that the best row can be written."""
     words = f"search --gpus 8 --model 8b --seq-len 4096 --emit {name} --out {tmp_path}/run"
-    ran = run(words, "--json -")
+    ran = run(words, "--tp 1,2 --pp 1,2 --json -")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["launcher"] == name
     files = {
@@ -153,7 +152,7 @@ def test_an_estimate_can_be_emitted_too(run: Run, tmp_path: Path) -> None:
 def test_several_numbers_of_gpus_keep_their_own(run: Run, tmp_path: Path) -> None:
     """A row of a search over several sizes is written for its own number of GPUs."""
     path = tmp_path / "sizes.json"
-    run(f"search --model 8b --gpus 8,16 --seq-len 4096 --json {path}")
+    run(f"search --model 8b --gpus 8,16 --seq-len 4096 --tp 1,2 --pp 1 --json {path}")
     rows = json.loads(path.read_text())["frontier"]
     rank = next(row["rank"] for row in rows if row["world_size"] == 8)
     assert run(f"emit {path} --rank {rank} --wrap slurm --out {tmp_path}/run").code == 0
@@ -247,7 +246,7 @@ def test_names_never_become_code(run: Run, result: Path, tmp_path: Path, name: s
     """A model's name may hold anything: every script parses, and runs nothing of it."""
     evil = "x'; touch OWNED; $(touch OWNED) `touch OWNED`\ntouch OWNED\n#SBATCH --wrap=id"
     words = f"search --gpus 8 --model 8b --seq-len 4096 --launcher {name} --json {tmp_path}/r.json"
-    assert run(words).code == 0
+    assert run(words, "--tp 1 --pp 1 --micro-batch-size 1").code == 0
     path = changed(tmp_path / "r.json", tmp_path, lambda d: d["model"].update(name=evil))
     out = tmp_path / "run"
     ran = run(f"emit {path} --launcher {name} --wrap slurm --out {out}")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from autopar.launchers import launcher
+from tests.autopar.cli.processes import autopar
 
 Run = Callable[..., Any]
 
@@ -21,6 +22,15 @@ JOB = (
 )
 
 
+@pytest.fixture(scope="module")
+def better(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What ``improve`` prints of the job, and the document that it writes."""
+    path = tmp_path_factory.mktemp("improve") / "better.json"
+    code, out, err = autopar("improve", "--from", JOB, "--json", str(path)).ended()
+    assert code == 0, err
+    return out, path
+
+
 def improved(run_words: Run, *words: str) -> dict[str, Any]:
     """The document of ``autopar improve``."""
     ran = run_words("improve", "--json", "-", *words)
@@ -29,9 +39,9 @@ def improved(run_words: Run, *words: str) -> dict[str, Any]:
     return document
 
 
-def test_the_gains_add_up_to_the_whole(run_words: Run) -> None:
+def test_the_gains_add_up_to_the_whole(better: tuple[str, Path]) -> None:
     """Every change is priced, and all of them together lead to the better plan."""
-    found = improved(run_words, "--from", JOB)
+    found = json.loads(better[1].read_text())
     assert found["schema"] == "autopar/improve/1"
     assert found["yours"]["legal"]
     assert found["yours"]["fits"]
@@ -55,46 +65,44 @@ def test_kept_knobs_stay(run_words: Run) -> None:
         assert found["better"]["strategy"][knob] == found["yours"]["strategy"][knob]
 
 
-def test_the_problem_stays(run_words: Run) -> None:
+def test_the_problem_stays(better: tuple[str, Path]) -> None:
     """Batch, sequence, GPUs and precision are the job's."""
-    found = improved(run_words, "--from", JOB)
+    found = json.loads(better[1].read_text())
     assert found["workload"]["global_batch_size"] == 64
     assert found["workload"]["sequence_length"] == 4096
     assert found["better"]["world_size"] == found["yours"]["world_size"] == 16
     assert found["better"]["strategy"]["precision"] == "bf16"
 
 
-def test_the_better_plan_can_be_emitted(run_words: Run, tmp_path: Path) -> None:
+def test_the_better_plan_can_be_emitted(
+    run_words: Run, better: tuple[str, Path], tmp_path: Path
+) -> None:
     """From a job to a better one's files in two commands."""
-    path, out = tmp_path / "better.json", tmp_path / "run"
-    ran = run_words("improve", "--from", JOB, "--json", str(path))
-    assert ran.code == 0
-    assert ran.out.splitlines()[-1].endswith(f"emit {path} --launcher megatron --out DIR")
+    (said, path), out = better, tmp_path / "run"
+    assert said.splitlines()[-1].endswith(f"emit {path} --launcher megatron --out DIR")
     assert run_words("emit", str(path), "--out", str(out)).code == 0
     read = launcher("megatron").read((out / "megatron.sh").read_text()).strategy.to_json()
     assert read == json.loads(path.read_text())["better"]["strategy"]
 
 
-def test_the_way_is_a_table(run_words: Run) -> None:
+def test_the_way_is_a_table(better: tuple[str, Path]) -> None:
     """Yours, the better one, a line for each change, and their sum."""
-    out = run_words("improve", "--from", JOB).out
-    lines = out.splitlines()
+    lines = better[0].splitlines()
     assert any(line.startswith("yours:  dp2 tp4 pp2") for line in lines)
     assert any(line.startswith("better: ") for line in lines)
     assert any(line.startswith("1  tp 4 -> 1 (dp 2 -> 8)") for line in lines)
     assert any(line.strip().startswith("together ") for line in lines)
 
 
-def test_the_best_cannot_be_improved(run_words: Run, tmp_path: Path) -> None:
+def test_the_best_cannot_be_improved(
+    run_words: Run, better: tuple[str, Path], tmp_path: Path
+) -> None:
     """Improving what improve found ends there."""
-    path, out = tmp_path / "better.json", tmp_path / "run"
-    run_words("improve", "--from", JOB, "--json", str(path))
-    run_words("emit", str(path), "--out", str(out))
-    again = run_words("improve", "--from", str(out))
+    out, second = tmp_path / "run", tmp_path / "second.json"
+    run_words("emit", str(better[1]), "--out", str(out))
+    again = run_words("improve", "--from", str(out), "--json", str(second))
     assert again.code == 0
     assert "nothing faster fits" in again.out
-    second = tmp_path / "second.json"
-    run_words("improve", "--from", str(out), "--json", str(second))
     assert json.loads(second.read_text())["better"] is None
     assert "holds no strategy" in run_words("emit", str(second), "--out", f"{out}2").err
 
@@ -142,6 +150,6 @@ def test_wrong_words_are_one_line(run_words: Run, name: str) -> None:
 
 def test_nothing_that_fits_is_exit_one(run_words: Run) -> None:
     """Where no plan at all fits, the numbers of the job are still printed."""
-    ran = run_words("improve", "--from", JOB, "--model", "405b")
+    ran = run_words("improve", "--from", JOB, "--model", "405b", "--keep", "tp,pp,micro_batch_size")
     assert ran.code == 1
     assert ran.err == "error: nothing in the space is legal and fits\n"

@@ -2,9 +2,8 @@
 
 import json
 import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,20 +14,20 @@ import pytest
 
 from search.explore.storage import open_store
 from search.explore.study import RECORD
+from tests.autopar.cli import processes
 from tests.autopar.cli.servers import QUOTED, free_port, postgres
 
 Run = Callable[..., Any]
 PROBLEM = "search --gpus 64 --model 8b --tp 1,2,4 --pp 1 --no-refine"
 
-LIMITED = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-del sys.argv[1]
-from autopar.cli import main
-main()
-"""
-"""A process that cannot make a file longer than so many bytes, as on a disk that is full."""
+
+def limited(most_bytes: int, words: str) -> None:
+    """A command that cannot make a file longer than so many bytes, as on a disk that is full."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+    processes.command(*words.split())
 
 
 def lines(ran: Any, *, code: int = 2) -> list[str]:
@@ -44,6 +43,25 @@ def lines(ran: Any, *, code: int = 2) -> list[str]:
 def made(run: Run, place: str, trials: int = 6) -> None:
     """A study of a small problem."""
     assert run(f"{PROBLEM} {place} --trials {trials}").code == 0
+
+
+@pytest.fixture(scope="module")
+def six_trials(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The journal of a study ``s`` of the small problem."""
+    path = tmp_path_factory.mktemp("made") / "j.log"
+    code, _, err = processes.autopar(
+        *f"{PROBLEM} --storage {path} --study s --trials 6".split()
+    ).ended()
+    assert (code, err) == (0, "")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def journal(six_trials: bytes, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    path = tmp_path / "j.log"
+    path.write_bytes(six_trials)
+    return path
 
 
 @pytest.mark.parametrize("command", [PROBLEM, "worker"])
@@ -94,10 +112,8 @@ def test_tables_of_another_optuna(run: Run, version: str, hint: str, tmp_path: P
         ("--sampler random", "the sampler"),
     ],
 )
-def test_a_study_of_another_problem(run: Run, words: str, unlike: str, tmp_path: Path) -> None:
+def test_a_study_of_another_problem(run: Run, words: str, unlike: str, journal: Path) -> None:
     """The line says in what the two differ, and the study is as it was."""
-    journal = tmp_path / "j.log"
-    made(run, f"--storage {journal} --study s")
     before = journal.read_bytes()
     first, hint = lines(run(f"{PROBLEM} {words} --storage {journal} --study s"))
     assert f"study 's' in {journal} belongs to another problem: {unlike}" in first
@@ -105,12 +121,11 @@ def test_a_study_of_another_problem(run: Run, words: str, unlike: str, tmp_path:
     assert journal.read_bytes() == before
 
 
-def test_a_study_of_another_calibration(run: Run, tmp_path: Path) -> None:
+def test_a_study_of_another_calibration(run: Run, journal: Path, tmp_path: Path) -> None:
     """Constants of one's own ask another question."""
     from cost_models.calibrate.calibration import SHIPPED
 
-    journal, mine = tmp_path / "j.log", tmp_path / "mine.json"
-    made(run, f"--storage {journal} --study s")
+    mine = tmp_path / "mine.json"
     document = json.loads(SHIPPED.read_text())
     document["effects"][0][3] += 0.1
     mine.write_text(json.dumps(document))
@@ -130,11 +145,9 @@ def test_a_study_of_another_calibration(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_a_worker_of_another_version(
-    run: Run, change: dict[str, Any], said: str, tmp_path: Path
+    run: Run, change: dict[str, Any], said: str, journal: Path
 ) -> None:
     """It adds nothing to a study whose equations, rules or words are not its own."""
-    journal = tmp_path / "j.log"
-    made(run, f"--storage {journal} --study s")
     study = optuna.load_study(study_name="s", storage=open_store(str(journal)).storage)
     record = study.user_attrs[RECORD]
     if "start" in change:
@@ -178,10 +191,8 @@ def test_a_study_says_all_or_nothing(run: Run, tmp_path: Path) -> None:
     assert said[0] == "error: --model is the study's own, or --gpus is missing"
 
 
-def test_a_journal_with_a_broken_line(run: Run, tmp_path: Path) -> None:
+def test_a_journal_with_a_broken_line(run: Run, journal: Path) -> None:
     """The line is named, with how to keep what stands before it; nothing is written."""
-    journal = tmp_path / "j.log"
-    made(run, f"--storage {journal} --study s")
     whole = journal.read_bytes().splitlines(keepends=True)
     broken = b"".join([*whole[:30], b"{'half\n", *whole[30:]])
     journal.write_bytes(broken)
@@ -191,10 +202,8 @@ def test_a_journal_with_a_broken_line(run: Run, tmp_path: Path) -> None:
     assert journal.read_bytes() == broken
 
 
-def test_half_a_line_at_the_end_is_cut_off(run: Run, tmp_path: Path) -> None:
+def test_half_a_line_at_the_end_is_cut_off(run: Run, journal: Path) -> None:
     """What a machine that stopped left behind is not glued to the next line."""
-    journal = tmp_path / "j.log"
-    made(run, f"--storage {journal} --study s")
     with journal.open("ab") as end:
         end.write(b'{"op_code":5,"worker')
     assert run(f"search --storage {journal} --study s --trials 8 --no-refine").code == 0
@@ -225,12 +234,9 @@ def test_a_disk_that_fills_up(run: Run, kind: str, tmp_path: Path) -> None:
     place = f"--storage {where} --study s"
     made(run, f"--storage {where} --study other", trials=1)
     limit = path.stat().st_size + (60_001 if kind == "journal" else 8 * 4096)
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(limit), *f"{PROBLEM} {place} --trials 40".split()],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    first, hint = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (2, "")
+    code, out, err = processes.Process(limited, limit, f"{PROBLEM} {place} --trials 40").ended()
+    first, hint = err.splitlines()
+    assert (code, out) == (2, "")
     assert first.startswith(f"error: storage '{where}' cannot be used: ")
     assert (
         hint == f"hint: what was priced is kept in study 's' of {where}; the same command goes on"

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,9 +17,9 @@ from search.explore.storage import open_store
 from search.explore.workers import OWNER
 from search.frontier.pareto import pareto_mask
 from tests.autopar.cli.gated_samplers import GATE, HELD
+from tests.autopar.cli.processes import Process, autopar
 from tests.autopar.cli.servers import postgres, proxy
 
-ROOT = Path(__file__).parents[3]
 GATED = "tests.autopar.cli.gated_samplers"
 PROBLEM = ("--gpus", "64", "--model", "8b", "--tp", "1,2,4", "--pp", "1,2", "--no-refine")
 TRIALS = 24
@@ -33,7 +31,7 @@ pytestmark = [
 ]
 
 
-_STARTED: "list[subprocess.Popen[str]]" = []
+_STARTED: list[Process] = []
 
 
 @pytest.fixture(autouse=True)
@@ -41,39 +39,28 @@ def _nobody_is_left() -> Iterator[None]:
     """Processes of a test that failed end with it."""
     yield
     while _STARTED:
-        child = _STARTED.pop()
-        child.kill()
-        child.communicate()
+        _STARTED.pop().kill()
 
 
-def start(*words: str) -> "subprocess.Popen[str]":
+def start(*words: str) -> Process:
     """A process of ``autopar``."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "autopar", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+    child = autopar(*words)
     _STARTED.append(child)
     return child
 
 
-def ended(child: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Code and words of a process that comes to its end."""
-    out, err = child.communicate(timeout=PATIENCE_S)
-    return child.returncode, out, err
-
-
 def run(*words: str) -> tuple[int, str, str]:
     """One run of ``autopar``."""
-    return ended(start(*words))
+    return start(*words).ended()
 
 
-def until(true: Callable[[], bool], *children: "subprocess.Popen[str]") -> None:
+def until(true: Callable[[], bool], *children: Process) -> None:
     """Wait for something to become true, as long as these processes live."""
     until_s = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < until_s, "it did not happen"
         for child in children:
-            assert child.poll() is None, child.communicate()
+            assert child.poll() is None, child.said()
         time.sleep(0.02)
 
 
@@ -101,17 +88,16 @@ class Watched:
             return []
         return study.get_trials(deepcopy=False)
 
-    def by(self, child: "subprocess.Popen[str]", *states: TrialState) -> list[FrozenTrial]:
+    def by(self, child: Process, *states: TrialState) -> list[FrozenTrial]:
         """The trials of one process."""
         mine = [t for t in self.trials if t.user_attrs.get(OWNER, {}).get("pid") == child.pid]
         return [trial for trial in mine if not states or trial.state in states]
 
 
-def kill_in_flight(study: Watched, child: "subprocess.Popen[str]") -> int:
+def kill_in_flight(study: Watched, child: Process) -> int:
     """Kill a process that stands at the gate in the middle of a trial; the trial's number."""
     until(lambda: any(trial.number >= HELD for trial in study.by(child, TrialState.RUNNING)), child)
     child.kill()
-    child.communicate(timeout=PATIENCE_S)
     (lost,) = study.by(child, TrialState.RUNNING, TrialState.FAIL)  # the others may have noticed
     return lost.number
 
@@ -152,7 +138,7 @@ def test_a_killed_worker_loses_the_trial_in_flight(url: str, tmp_path: Path, gat
         until(lambda: all(study.by(child, TrialState.RUNNING) for child in others), *others)
         lost = kill_in_flight(study, workers[0])
         gate.touch()
-        said = [ended(search), ended(workers[1])]
+        said = [search.ended(), workers[1].ended()]
         trials, helped = study.trials, study.by(workers[1], TrialState.COMPLETE)
 
     assert [(code, err) for code, _, err in said] == [(0, f"wrote {answer}\n"), (0, "")]
@@ -214,11 +200,10 @@ def test_ctrl_c_says_what_is_kept(killed: str, tmp_path: Path) -> None:
         until(lambda: len(study.trials) >= 3, first)
         if killed == "worker":
             first.kill()
-            first.communicate()
             first = start("worker", *place)
         until(lambda: len(study.by(first, TrialState.COMPLETE)) >= 3, first)
         first.send_signal(signal.SIGINT)
-        code, out, err = ended(first)
+        code, out, err = first.ended()
         mine = study.by(first)
 
     assert (code, out) == (130, "")

@@ -68,7 +68,7 @@ def test_known_plans_come_back_whole(name: str) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_every_legal_strategy_comes_back(seed: int) -> None:
     """What a legal plan asks for is read again, or named as not expressed."""
     plan = legal_plan(seed)
@@ -402,7 +402,7 @@ def test_bash_parses_the_scripts(name: str, tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_damaged_scripts_are_read_or_refused(seed: int) -> None:
     """Whatever happens to a script's characters, reading it ends with a reading or one error."""
     rng = Random(seed)  # noqa: S311 (chance for tests, not for secrets)

@@ -149,11 +149,11 @@ def complaints(text: str, world: int) -> list[str]:
     return found
 
 
-def test_five_hundred_plans_both_ways() -> None:
+def test_random_plans_both_ways() -> None:
     """Legal plans pass nanotron's checks; those that do not pass break a rule of ours."""
     emitted: list[tuple[Plan, list[str], list[str]]] = []
     seed = 0
-    while len(emitted) < 500:
+    while len(emitted) < 200:
         plan = random_plan(Random(seed), "nanotron")  # noqa: S311
         seed += 1
         problem = Problem.of(plan.model, plan.cluster, plan.workload, "nanotron")
@@ -167,4 +167,4 @@ def test_five_hundred_plans_both_ways() -> None:
     assert not [(plan.strategy, why) for plan, broken, why in emitted if why and not broken]
     unexplained = {rule for _, broken, why in emitted if not why for rule in broken}
     assert unexplained <= set(UNCHECKED)
-    assert sum(not broken for _, broken, _ in emitted) > 150
+    assert sum(not broken for _, broken, _ in emitted) > 60

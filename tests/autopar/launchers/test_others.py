@@ -120,7 +120,7 @@ def test_files_are_the_kept_ones(path: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 def test_strategies_come_back(name: str, seed: int) -> None:
     """What a plan asks for is read again, or is named with what it runs as."""
     plan = random_plan(Random(seed), name)  # noqa: S311
@@ -146,7 +146,7 @@ def test_strategies_come_back(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_legal_plans_can_be_written(name: str, seed: int) -> None:
     """Every plan that the launcher's rules allow has files, but for what the table lists."""
     plan = random_plan(Random(seed), name)  # noqa: S311

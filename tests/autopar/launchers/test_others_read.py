@@ -236,7 +236,7 @@ WORDS = ("-1", "0", "null", "[]", "{}", "'x'", "1e400", "nan", "9" * 20, "*", "\
 
 @pytest.mark.parametrize("name", MODELS)
 @given(seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_mangled_files_are_read_or_refused(name: str, seed: int) -> None:
     """Whatever happened to a file, it is a strategy or one line that says why not."""
     rng = Random(seed)  # noqa: S311
