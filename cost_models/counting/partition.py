@@ -89,7 +89,7 @@ def _first_layer(chunk: Ints, model: ModelSpec, framework: Framework, chunks: In
 
 
 def even_stage_layers(model: ModelSpec, framework: Framework, pp: int, vpp: int) -> tuple[int, ...]:
-    """Layers of every chunk in model order, as the framework deals them when not told."""
+    """Layers of every chunk in model order, as the framework assigns them by itself."""
     chunks = np.asarray(pp * vpp)
     starts = _first_layer(np.arange(pp * vpp + 1), model, framework, chunks)
     return tuple(int(n) for n in np.diff(starts))
@@ -112,8 +112,8 @@ def _chunk_bounds(
     start_given = stop_given - np.take_along_axis(np.asarray(given), index, axis=0)
     if not several:
         stop_given, start_given = stop_given[0], start_given[0]
-    told = given.any(axis=0)
-    return np.where(told, start_given, start), np.where(told, stop_given, stop)
+    fixed = given.any(axis=0)
+    return np.where(fixed, start_given, start), np.where(fixed, stop_given, stop)
 
 
 def stage_layers(
@@ -181,7 +181,7 @@ def _held(
 def round_share(model: ModelSpec, framework: Framework, strategies: Strategies) -> Floats:
     """Largest share of the layers in one round of chunks, one on each rank: 1 / v when equal.
 
-    Dealt by habit, one of the first two rounds is the longest.
+    As frameworks assign layers by themselves, one of the first two rounds is the longest.
     """
     most = np.zeros(())
     most_rounds = int(strategies.vpp.max())

@@ -12,6 +12,17 @@ sharded over its own group of d ranks):
     held        full-width outputs of the layers that the host has launched and the
                 GPU has yet to run, freed and not to be had again                      (7)
 
+=========  ====================================================  ==========================
+symbol     meaning                                               name or module
+=========  ====================================================  ==========================
+P, d       parameters of the rank; ranks that shard them         ``counting.shards``
+b_w, b_g,  bytes per parameter: weight, gradient, optimizer      ``weights_bytes``, ...
+b_o        state (moments and master copy)
+l_r, A     layers of rank r; bytes that one keeps per token      ``counting.activations``
+f_r        micro-batches in flight on rank r                     ``pipeline.in_flight``
+v, t, b_v  vocabulary; tensor-parallel ranks; bytes per logit    ``logits_bytes``
+=========  ====================================================  ==========================
+
 f_r micro-batches are in flight on rank r (:func:`cost_models.equations.pipeline.in_flight`) and A
 is what one layer keeps of a micro-batch (:mod:`cost_models.counting.activations`).  A rank's peak
 is the larger of (4) + (5) during the backward pass, plus its state; of (6), made when no activation
@@ -63,7 +74,7 @@ class MemoryCost:
     total_bytes: Floats
     terms: dict[str, Floats]
     first_rank_bytes: Floats
-    """The same total on pipeline rank 0, whose memory many logs print."""
+    """Total bytes on pipeline rank 0, whose memory many logs print."""
     by_rank: list[dict[str, Floats]]
     """Terms on each representative pipeline rank."""
     rank: Floats

@@ -1,7 +1,7 @@
 """What the training software does that the layout does not say.
 
 A framework decides how many bytes a parameter's state takes, which tensors its kernels
-keep for the backward pass, how layers are dealt to pipeline stages, and whether its
+keep for the backward pass, how layers are assigned to pipeline stages, and whether its
 memory figure is what was allocated or what the allocator had reserved.  All of it is
 data: ``catalog/frameworks/*.toml`` and ``catalog/tables/optimizers.toml``, each with its source.
 """
@@ -43,22 +43,24 @@ class Framework:
     """Frameworks of one family share calibration where one has few runs of its own."""
 
     weights_bytes: float = 2.0
-    """The weight that the GEMMs read, where it is not sharded."""
+    """Bytes of the weight that the GEMMs read, where it is not sharded."""
     master_remainder: bool = False
     """The fp32 master copy keeps only the 16 bits that a bf16 weight lacks."""
     grads_bytes: float = 4.0
-    """The buffer that gradients are accumulated in, sharded from ZeRO-2 on."""
+    """Bytes per parameter of the buffer that accumulates gradients, sharded from ZeRO-2 on."""
     working_grads_bytes: float = 0.0
-    """A second, never sharded gradient beside it, alive until a micro-batch's backward pass
-    is over (nanotron's bf16 gradients)."""
+    """Bytes per parameter of a second, never sharded gradient, alive until a micro-batch's
+    backward pass is over (nanotron's bf16 gradients)."""
     unsharded_bucket_bytes: float = 0.0
-    """Buckets beside the gradients where data-parallel ranks shard nothing (PyTorch's DDP)."""
+    """Bytes per parameter of buckets beside the gradients where data-parallel ranks shard nothing
+    (PyTorch's DDP)."""
     update_gather_bytes: float = 0.0
-    """Copies through which a sharded optimizer's gradients and new weights travel."""
+    """Bytes per parameter of the copies through which a sharded optimizer's gradients and new
+    weights travel."""
     update_gather_parameters: float = 0.0
-    """So many parameters at a time; 0 is all at once."""
+    """Parameters that travel through ``update_gather_bytes`` at a time; 0 is all at once."""
     update_shard_bytes: float = 0.0
-    """Copy of a gradient that the optimizer's shard is updated from, made for the update."""
+    """Bytes per parameter of the optimizer's shard, of the gradient's copy made for its update."""
     bucket_parameters: float = 40e6
     """Parameters whose gradients are reduced in one collective."""
     grad_reduce_bytes: float = 4.0
@@ -70,14 +72,15 @@ class Framework:
     scatters_gradients: bool = True
     """ZeRO-1 reduces a gradient to the rank that owns it; else to all ranks."""
     accumulated_bytes: float = 0.0
-    """Moved per parameter and micro-batch to add a gradient to its buffer, where the GEMM
-    of the weight gradient does not."""
+    """Bytes moved per parameter and micro-batch to add a gradient to its buffer, where the GEMM
+    of the weight gradient does not do it."""
     fsdp_weights_bytes: float = 2.0
-    """Sharded weights under FSDP and ZeRO-3, besides the optimizer's master copy."""
+    """Bytes per sharded weight under FSDP and ZeRO-3, besides the optimizer's master copy."""
     fsdp_grads_bytes: float = 4.0
-    """Sharded gradients under FSDP and ZeRO-3."""
+    """Bytes per sharded gradient under FSDP and ZeRO-3."""
     eight_bit_weight_bytes: float = 2.0
-    """Cast copies of a weight, plain and transposed, kept between micro-batches under FP8."""
+    """Bytes per weight of its cast copies, plain and transposed, kept between micro-batches under
+    FP8."""
     fsdp_prefetch_layers: float = 2.0
     """Layers whose gathered weights are on the GPU at once."""
 
@@ -89,7 +92,7 @@ class Framework:
     """Bytes that norms, residuals and activations move, over fused kernels'; eager PyTorch
     reads and writes every intermediate."""
     norm_saved_bytes: float = 2.0
-    """Per hidden scalar and norm: the norm's input (2), its fp32 copy (4) where unfused."""
+    """Bytes per hidden scalar and norm: the norm's input (2), its fp32 copy (4) where unfused."""
     norm_output_saved: bool = True
     """The norm's output is kept for the next GEMM's weight gradient."""
     saves_gathered_inputs: bool = False
@@ -98,18 +101,20 @@ class Framework:
     """16-bit buffers of a micro-batch's whole hidden states that are kept for sequence-parallel's
     collectives."""
     held_buffers: float = 0.0
-    """The same per layer, freed before a collective has read them: the allocator cannot hand them
-    out again until the GPU has caught up with the host."""
+    """16-bit buffers of the whole hidden states per layer that are freed before a collective has
+    read them: the allocator cannot hand them out again until the GPU has caught up with the
+    host."""
     held_pipelined_tp: int = 8
-    """Tensor-parallel degree up to which hosts of a pipeline were seen to run that far ahead."""
+    """Tensor-parallel degree up to which hosts of a pipeline were seen to run so far ahead that
+    ``held_buffers`` counts."""
     moe_output_saved: bool = False
     """The experts' outputs are kept to weigh them after the combine, not before FC2."""
     activation_saved_bytes: float = 0.0
-    """Per MLP-width scalar beyond the activation's input and output, where it is unfused."""
+    """Bytes per MLP-width scalar beyond the activation's input and output, where it is unfused."""
     rope_saved_bytes: float = 0.0
-    """Per query and key scalar, where the rotation is unfused and keeps its input."""
+    """Bytes per query and key scalar, where the rotation is unfused and keeps its input."""
     logits_bytes: float = 8.0
-    """Per token and vocabulary entry at the peak of the loss, gradient included."""
+    """Bytes per token and vocabulary entry at the peak of the loss, gradient included."""
     vocab_parallel_loss: bool = True
     """The loss runs on logits sharded by tensor-parallel; else they are gathered first."""
 
@@ -119,12 +124,12 @@ class Framework:
     overlaps_p2p: bool = True
     """Its pipeline's sends and receives run under other micro-batches' work."""
     overlaps_tp: bool = False
-    """Its runs pipeline tensor-parallel collectives with their GEMMs unless told otherwise."""
+    """Its runs pipeline tensor-parallel collectives with their GEMMs unless a flag says not to."""
     ep_deduplicates: bool = True
     """A token crosses to another NVLink domain once, however many experts it meets there."""
     dispatch_bytes: float = 2.0
-    """Per scalar that is sent to an expert, or back as its gradient: 1 where it is sent in 8
-    bits.  What an expert returns is sent in 16."""
+    """Bytes per scalar that is sent to an expert, or back as its gradient: 1 where it is sent in
+    8 bits.  What an expert returns is sent in 16."""
     overlaps_ep: bool = False
     """Its runs hide exchanges of experts under another micro-batch's compute where the
     exchange leaves the NVLink domain, or where experts are fused."""
@@ -132,7 +137,7 @@ class Framework:
     """Formats in which one kernel multiplies, activates and quantizes for all experts, and a
     graph of the whole step leaves nothing to the host."""
     partition: Partition = "even"
-    """How layers are dealt to stages where the strategy does not say."""
+    """How layers are assigned to stages where the strategy does not say."""
     communicators: float = 1.0
     """Communicators for each kind of group."""
     memory_figure: MemoryFigure = "allocated"
@@ -140,7 +145,7 @@ class Framework:
     logs_first_rank: bool = False
     """The log shows pipeline rank 0, not the fullest one."""
     expert_tensor_parallel_default: Literal["tp", "one"] = "tp"
-    """What a launcher takes where the layout does not say."""
+    """Expert tensor parallelism that a launcher takes where the layout does not say."""
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ class ModelSpec:
     moe_layers: tuple[int, ...] = ()
     """Indices of the layers whose MLP is a mixture of experts."""
     n_expert_groups: int = 0
-    """Groups that the experts are dealt into, for routing limited to some of them."""
+    """Groups that the experts are divided into, for routing limited to some of them."""
     routed_groups: int = 0
     """A token's experts lie in at most this many groups of experts, one group on each node
     (node-limited routing of DeepSeek V3); 0 is no limit."""
@@ -128,13 +128,7 @@ class ModelSpec:
             shared_expert_ffn_size=self.shared_expert_ffn_size,
             mtp_layers=self.mtp_layers,
         )
-        for name, value, choices in (
-            ("norm", self.norm, get_args(Norm)),
-            ("position", self.position, get_args(Position)),
-            ("attention", self.attention, get_args(Attention)),
-        ):
-            if value not in choices:
-                raise SpecError(f"model.{name} must be one of {', '.join(choices)}, got {value!r}")
+        self._require_known_choices()
         if self.n_layers > MAX_LAYERS:
             raise SpecError(f"model.n_layers must be <= {MAX_LAYERS}, got {self.n_layers}")
         if self.max_sequence_length is not None:
@@ -156,6 +150,18 @@ class ModelSpec:
                 qk_nope_head_dim=self.qk_nope_head_dim,
                 v_head_dim=self.v_head_dim,
             )
+        self._require_consistent_layers()
+
+    def _require_known_choices(self) -> None:
+        for name, value, choices in (
+            ("norm", self.norm, get_args(Norm)),
+            ("position", self.position, get_args(Position)),
+            ("attention", self.attention, get_args(Attention)),
+        ):
+            if value not in choices:
+                raise SpecError(f"model.{name} must be one of {', '.join(choices)}, got {value!r}")
+
+    def _require_consistent_layers(self) -> None:
         if bool(self.n_experts) != bool(self.moe_layers):
             raise SpecError(
                 "model.moe_layers and n_experts go together, got "

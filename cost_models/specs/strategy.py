@@ -63,13 +63,13 @@ class Sharding(Label):
     ZERO1 = 1
     """Optimizer state (Megatron's distributed optimizer)."""
     ZERO2 = 2
-    """and gradients"""
+    """Optimizer state and gradients."""
     ZERO3 = 3
-    """and weights, as DeepSpeed does"""
+    """Optimizer state, gradients and weights, as DeepSpeed does."""
     FSDP = 4
-    """and weights, as PyTorch's fully_shard and Megatron-FSDP do"""
+    """Optimizer state, gradients and weights, as PyTorch's fully_shard and Megatron-FSDP do."""
     HSDP = 5
-    """FSDP inside groups of ``dp_shard`` ranks, replicated between the groups"""
+    """FSDP inside groups of ``dp_shard`` ranks, replicated between the groups."""
 
 
 class ContextParallel(Label):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cost_models.counting import shards
 from cost_models.counting.activations import layer_activations
 from cost_models.counting.partition import StageLayers, even_stage_layers, stage_layers
 from cost_models.counting.work import step_work
@@ -17,7 +16,7 @@ from cost_models.equations.constants import Constants
 from cost_models.equations.layer.links import links
 from cost_models.equations.memory import rank_bytes, rank_memory
 from cost_models.equations.pipeline import in_flight
-from cost_models.equations.rank_time import RankTime, hop_s, rank_times
+from cost_models.equations.rank_time import hop_s, rank_times
 from cost_models.equations.state_time import gradients_s, optimizer_s
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
@@ -36,25 +35,25 @@ class ChunkCost:
 
     n_micro_batches: int
     layers: tuple[int, ...]
-    """Of each chunk."""
+    """Layers of each chunk."""
     rank: Ints
     """Pipeline rank of each chunk."""
     forward_s: Floats
-    """One micro-batch, whatever exposed collectives it waits for included."""
+    """One micro-batch of each chunk, the exposed collectives that it waits for included."""
     backward_s: Floats
     weight_s: Floats
     exposed_forward_s: Floats
-    """The exposed collectives of it, about half of a rank's."""
+    """Exposed collectives in ``forward_s``, about half of a rank's."""
     exposed_backward_s: Floats
     activation_bytes: Floats
-    """Kept of one micro-batch."""
+    """Bytes that each chunk keeps of one micro-batch."""
     static_bytes: Floats
     """Per rank: state, buffers and what the running layer needs."""
     hop_s: float
     grad_sync_s: Floats
     """Per rank: gradient reduction that no backward pass hides."""
     optimizer_s: Floats
-    """Per rank."""
+    """Per rank: update, and the trip of offloaded state."""
     once_s: float
     """Per step, beside the pipeline: what overlap and the host cost."""
     slower: float
@@ -78,12 +77,7 @@ def chunk_cost(
     pp, vpp = strategy.pp, strategy.vpp
     layers = strategy.stage_layers or even_stage_layers(model, workload.framework, pp, vpp)
     one = Strategies.of(strategy.with_(stage_layers=layers))
-    m = float(shards.micro_batches(one, workload.global_batch_size)[0])
-    if m < 1 or m != int(m):
-        raise SpecError(
-            f"global batch {workload.global_batch_size} is no whole number of micro-batches: "
-            f"dp {strategy.dp} x micro_batch_size {strategy.micro_batch_size}"
-        )
+    m = _whole_micro_batches(workload, strategy)
     work = step_work(model, cluster, workload, one)
     wires = links(work, constants)
     ranks = rank_times(work, one, constants, wires, breakdown=True)
@@ -107,11 +101,10 @@ def chunk_cost(
         work, one, constants, wires, ranks.forward, ranks.backward + ranks.weight
     )
     update, host = optimizer_s(work, one, constants)
-    slowest = int(np.argmax(_total(ranks, pp)))
-    hidden = float(_per(grads_hidden, pp)[slowest])
+    hidden = float(_per(grads_hidden, pp)[int(np.argmax(_per(ranks.total, pp)))])
     nodes = max(float(np.max(work.machine.n_nodes)), 1.0)
     return ChunkCost(
-        n_micro_batches=int(m),
+        n_micro_batches=m,
         layers=layers,
         rank=rank,
         forward_s=times[0],
@@ -129,14 +122,21 @@ def chunk_cost(
     )
 
 
+def _whole_micro_batches(workload: Workload, strategy: Strategy) -> int:
+    """Micro-batches of one pipeline in one step."""
+    m, rest = divmod(workload.global_batch_size, strategy.dp * strategy.micro_batch_size)
+    if m < 1 or rest:
+        raise SpecError(
+            f"global batch {workload.global_batch_size} is no whole number of micro-batches: "
+            f"dp {strategy.dp} x micro_batch_size {strategy.micro_batch_size}"
+        )
+    return int(m)
+
+
 def _per(values: Floats, count: int) -> Floats:
     """Values of shape (count, 1), or alike for all, as (count,)."""
     array = np.asarray(values, dtype=np.float64)
     return np.broadcast_to(array.reshape(len(array), -1)[:, 0] if array.ndim > 1 else array, count)
-
-
-def _total(ranks: RankTime, pp: int) -> Floats:
-    return _per(ranks.forward + ranks.backward + ranks.weight, pp)
 
 
 def _split(whole: Floats, weights: Floats, rank: Ints) -> Floats:
@@ -174,7 +174,7 @@ def _memory(
     s: Strategies,
     constants: Constants,
     held: list[StageLayers],
-    m: float,
+    m: int,
 ) -> tuple[tuple[Floats, Floats], Floats]:
     """Bytes of every rank: held throughout and per micro-batch; and the latter per chunk."""
     act = layer_activations(model, workload.framework, s, workload.sequence_length)

@@ -2,7 +2,7 @@
 
 Every rank is priced by the equations of :mod:`cost_models.equations.step` and
 :mod:`cost_models.equations.memory` with the numbers of its own pool; then they meet as they do
-there: the slowest rank is the clock, hops go at the pace of the slower side, and what is
+there: the slowest rank is the clock, hops go at the pace of the slower end, and what is
 paid once is the slowest rank's.  With pools alike that is the step of one cluster.
 """
 
@@ -33,7 +33,7 @@ class PooledStep:
 
     step_time_s: float
     rank_s: Floats
-    """Of one micro-batch."""
+    """Seconds of one micro-batch on each rank."""
     rank_bytes: Floats
 
 
@@ -45,7 +45,7 @@ class _Ranks:
     backward: Floats
     weight: Floats
     only_steady: Floats
-    """Of one micro-batch, not lost while the pipeline fills."""
+    """Seconds of one micro-batch that are not lost while the pipeline fills."""
     hidden: Floats
     """Communication under compute, once a step."""
     once: Floats

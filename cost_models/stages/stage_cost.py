@@ -8,8 +8,8 @@ l layers, m of them mixtures of experts, w of them windowed,
 
 where f micro-batches are in flight on the rank, S counts state, buffers and logits, and A
 what one micro-batch keeps.  Every coefficient is a difference of two ranks priced by the
-equations of :mod:`cost_models.equations.step` and :mod:`cost_models.equations.memory`; what those
-bend (host floors, exposed gathers) is priced again once the layers are dealt.
+equations of :mod:`cost_models.equations.step` and :mod:`cost_models.equations.memory`; what is
+not linear there (launch overhead, exposed gathers) is priced again once the layers are assigned.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,8 @@ class StageCost:
     chunk_s: Floats
     """Shape (chunks,): embedding, head and what a rank takes whatever it holds."""
     chunk_bytes: Floats
-    """Shape (chunks,): the same of memory, its micro-batches in flight counted."""
+    """Shape (chunks,): bytes of embedding and head, and what a rank holds whatever its layers, its
+    micro-batches in flight counted."""
     in_flight: Floats
     """Shape (chunks,): micro-batches of the chunk in flight."""
 
@@ -80,9 +81,9 @@ class Terms(NamedTuple):
     constant: Floats
     layer: Floats
     moe: Floats
-    """More of it for a mixture of experts."""
+    """Beyond a dense layer, for a mixture of experts."""
     windowed: Floats
-    """More of it for a windowed layer."""
+    """Beyond a layer with full attention, for a windowed one."""
     embedding: Floats
     head: Floats
 
