@@ -1,50 +1,46 @@
-"""Fit the kernels' constants to measured kernels: ``python -m benchmarks.fit.kernels``.
+"""How near the shipped constants come to measured kernels: ``python -m benchmarks.fit.kernels``.
 
-Writes ``cost_models/catalog/calibrations/kernels.toml``, the same bytes each time.  Errors are
-those of log time.  ``cross_shape`` leaves out one fifth of the smallest dimensions at a time;
-``cross_device`` takes every shape constant from the other GPU and fits only the peak.
-
-Long loops of GEMMs run at the clock that the power limit allows, short ones faster.
-That is a property of the measurement: the fit lets it be, as a factor
-
-    1 + loss / (1 + (onset / t)^4)
-
-and ``peak_fraction`` is what is left at the end, since training is a long loop.
+The constants are those that price a step, fitted to whole training runs; no kernel is among
+these.  Their priors are from the rows of ``cost_models/catalog/micro``, and this table says how
+far training has drawn them away: errors are of log time, predicted over measured.
+``kernel_bounds.toml`` holds what is known and must not grow.
 """
 
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
-import tomli_w
-from numpy.typing import NDArray
 
-from benchmarks.fit.links import link_section
 from benchmarks.fit.micro_rows import (
-    Attentions,
-    Gemms,
     attentions,
+    exchanges,
     gemms,
     grouped_gemms,
     matmul_ceilings,
     memory_bandwidths,
 )
-from benchmarks.fit.robust import Values, errors, fit, rounded
-from cost_models.catalog.files import CATALOG
+from cost_models.calibrate.calibration import load_constants
+from cost_models.catalog.frameworks import framework_names, load_framework
 from cost_models.catalog.gpus import load_gpu
-from cost_models.equations.compute import (
-    AttentionEfficiency,
-    GemmEfficiency,
-    attention_backward_s,
-    attention_forward_s,
-    gemm_s,
-)
-from cost_models.specs.cluster import Gpu
+from cost_models.catalog.models import load_model
+from cost_models.catalog.optimizers import load_optimizer
+from cost_models.counting.traffic import Group
+from cost_models.counting.work import Work, step_work
+from cost_models.equations.constants import Constants
+from cost_models.equations.layer.kernels import Kernels
+from cost_models.equations.layer.links import links
+from cost_models.specs.cluster import Cluster
+from cost_models.specs.strategy import Strategies, Strategy
 from cost_models.specs.units import Floats
+from cost_models.specs.workload import Workload
 
-KERNELS = CATALOG / "calibrations" / "kernels.toml"
+FRAMEWORK = "megatron-lm"
+"""Whose constants are held against the rows: most of them were measured through its kernels."""
 DEVICES = {"a100-80-pcie": "A100-PCIe-80GB", "b200": "B200-SXM"}
+WIRES = {"h200": ("H200-SXM", ""), "b200": ("B200-SXM", "")}
+NETWORKS = {"h100-sxm": ("H100-SXM", "EFA"), "b200": ("B200-SXM", "EFAv4 8x50GB/s")}
+EFA_BPS = 50e9
+"""One rank's share of the NICs, one direction, in both networks."""
 CEILING_OF = {
     "a100-80": "NVIDIA A100 SXM",
     "a100-80-pcie": "NVIDIA A100 PCIe",
@@ -53,235 +49,159 @@ CEILING_OF = {
     "gb200": "NVIDIA GB200 SXM",
     "gh200": "NVIDIA GH200 SXM",
     "h100-sxm": "NVIDIA H100 SXM",
+    "h200": "NVIDIA H200 SXM",
     "mi300x": "AMD MI300X",
     "mi325x": "AMD MI325X",
     "mi355x": "AMD MI355X",
 }
-HEADER = """\
-# Written by `python -m benchmarks.fit.kernels` from micro/*.csv; do not edit.
-# `error` holds what the fit could not explain, in log time; the rest are constants.
-
-"""
-FOLDS = 5
-
-Mask = NDArray[np.bool_]
-Limits = tuple[float, float, float]
-"""Share of the peak in short loops, loss in long ones, and the time where it sets in."""
-
-GEMM_START = {
-    "wave_fraction": (0.4, 0.0, 1.0),
-    "half_depth": (100.0, 0.0, 2000.0),
-    "exposed_fraction": (0.4, 0.0, 1.0),
-}
-ATTENTION_START = {
-    "fraction": (0.5, 0.05, 1.5),
-    "tail": (100.0, 0.0, 2000.0),
-    "uneven": (0.15, 0.0, 1.0),
-}
+"""Rows of ``matmul_peak.csv`` by GPU of the catalog."""
 
 
-@cache
-def gpu_of(name: str) -> Gpu:
-    """The data sheet of a measured device."""
-    return load_gpu(name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misses:
+    """Log of predicted over measured seconds of some rows."""
+
+    what: str
+    log_ratio: Floats
+
+    @property
+    def bias(self) -> float:
+        """Median: below 0 where kernels are predicted faster than they were measured."""
+        return float(np.median(self.log_ratio))
+
+    @property
+    def mean_error(self) -> float:
+        """Mean of the absolute values."""
+        return float(np.mean(np.abs(self.log_ratio)))
 
 
-@cache
-def rows_of(name: str) -> Gemms:
-    """All plain GEMMs of a measured device."""
-    return gemms(DEVICES[name])
-
-
-def every(name: str) -> Mask:
-    """All of its rows."""
-    return np.ones(rows_of(name).m.size, dtype=np.bool_)
-
-
-def gemm_residual(rows: Gemms, gpu: Gpu, c: Values, limits: Limits) -> Floats:
-    """Log of predicted over measured, the power limit's share included."""
-    peak, loss, onset = limits
-    seconds = gemm_s(
-        rows.m,
-        rows.n,
-        rows.k,
-        groups=rows.groups,
-        output_bytes_per_element=rows.output_bytes,
-        flop_per_s=gpu.peak_flop_per_s["bf16"],
-        n_sm=gpu.n_sm,
-        bytes_per_element=2,
-        memory_bandwidth_Bps=gpu.memory_bandwidth_Bps,
-        efficiency=GemmEfficiency(peak_fraction=peak, **c),
+def work_of(gpu: str) -> tuple[Work, Constants]:
+    """Some work on the GPU, for its machine, and the shipped constants."""
+    framework = load_framework(FRAMEWORK)
+    workload = Workload(
+        global_batch_size=8,
+        sequence_length=4096,
+        framework=framework,
+        optimizer=load_optimizer("adamw"),
     )
-    slower = 1 + loss / (1 + (onset / seconds) ** 4)
-    return np.asarray(np.log(seconds * slower / rows.seconds))
+    cluster = Cluster.of(load_gpu(gpu), 8, nic_bandwidth_Bps=EFA_BPS)
+    work = step_work(load_model("8b"), cluster, workload, Strategies.of(Strategy(dp=8)))
+    return work, load_constants(cluster.gpu, framework)
 
 
-def fit_gemm(
-    chosen: Mapping[str, Mask], shape: Values | None = None
-) -> tuple[Values, dict[str, Limits]]:
-    """Shape constants common to all devices, then (peak, loss, onset) of each.
-
-    ``chosen`` are the masks of rows to use by device; ``shape`` fixes the common part.
-    """
-    start: dict[str, tuple[float, ...]] = dict(GEMM_START) if shape is None else {}
-    for name in chosen:
-        start |= {
-            f"peak {name}": (0.7, 0.1, 1.2),
-            f"loss {name}": (0.2, 0.0, 1.0),
-            f"onset {name}": (4e-4, 1e-4, 4e-3),
-        }
-
-    def parts(x: Values) -> tuple[Values, dict[str, Limits]]:
-        common = shape if shape is not None else {name: x[name] for name in GEMM_START}
-        own = {d: (x[f"peak {d}"], x[f"loss {d}"], x[f"onset {d}"]) for d in chosen}
-        return common, own
-
-    def residuals(x: Values) -> Floats:
-        common, own = parts(x)
-        # every device counts the same, however many rows it has
-        parted = [
-            gemm_residual(rows_of(d), gpu_of(d), common, own[d])[mask] * 10 / np.sqrt(mask.sum())
-            for d, mask in chosen.items()
-        ]
-        return np.asarray(np.concatenate(parted))
-
-    return parts(fit(start, residuals))
+def gemm_misses(gpu: str) -> Iterator[Misses]:
+    """Plain GEMMs, and grouped ones as those of so many experts on a rank."""
+    work, c = work_of(gpu)
+    plain, grouped = gemms(DEVICES[gpu]), grouped_gemms(DEVICES[gpu])
+    (first, *others) = work.layer.attention_gemms
+    experts = (replace(first, groups=grouped.groups), *others)
+    many = replace(work, layer=replace(work.layer, expert_gemms=experts))
+    for name, rows, at, is_grouped in (
+        ("GEMM", plain, work, False),
+        ("grouped GEMM", grouped, many, True),
+    ):
+        seconds = Kernels(at, c).gemm(rows.m, rows.n, rows.k, rows.groups, grouped=is_grouped)
+        yield Misses(what=f"{name}, {gpu}", log_ratio=np.log(seconds / rows.seconds))
 
 
-def cross_shape(name: str) -> Floats:
-    """Residuals of rows whose smallest dimension the fit has not seen."""
-    rows = rows_of(name)
-    smallest = np.minimum(np.minimum(rows.m, rows.n), rows.k)
-    values = np.unique(smallest)
-    out = np.zeros_like(smallest)
-    for fold in range(FOLDS):
-        held = np.isin(smallest, values[fold::FOLDS])
-        masks = {d: (~held if d == name else every(d)) for d in DEVICES}
-        common, own = fit_gemm(masks)
-        out[held] = gemm_residual(rows, gpu_of(name), common, own[name])[held]
-    return out
-
-
-def fit_groups(name: str, common: Values, peak: float) -> dict[str, Any]:
-    """What one more group costs a grouped GEMM, all else as for plain ones."""
-    rows = grouped_gemms(DEVICES[name])
-
-    def residuals(x: Values) -> Floats:
-        return np.asarray(gemm_residual(rows, gpu_of(name), {**common, **x}, (peak, 0.0, 1.0)))
-
-    found = fit({"group_s": (1e-6, 0.0, 2e-5)}, residuals)
-    return {"rows": rows.m.size, **found, **errors(residuals(found))}
-
-
-def fit_attention(name: str, direction: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """Fraction, tail and cost of unequal widths of one direction on one device."""
-    rows: Attentions = attentions(DEVICES[name], direction)
-    price = attention_forward_s if direction == "forward" else attention_backward_s
-
-    def residuals(x: Values) -> Floats:
-        both = {f"{way}_{key}": v for key, v in x.items() for way in ("forward", "backward")}
-        seconds = price(
-            rows.batch,
-            rows.heads,
-            rows.sequence,
-            rows.sequence,
+def attention_misses(gpu: str) -> Iterator[Misses]:
+    """Causal attention, forward and backward."""
+    work, c = work_of(gpu)
+    for index, direction in enumerate(("forward", "backward")):
+        rows = attentions(DEVICES[gpu], direction)
+        shape = replace(
+            work.layer.attention,
+            batch=rows.batch,
+            heads=rows.heads,
+            queries=rows.sequence,
+            keys=rows.sequence,
             qk_width=rows.qk_width,
             v_width=rows.v_width,
-            flop_per_s=gpu_of(name).peak_flop_per_s["bf16"],
-            n_sm=gpu_of(name).n_sm,
-            efficiency=AttentionEfficiency(**both),
         )
-        return np.asarray(np.log(seconds / rows.seconds))
-
-    found = fit(ATTENTION_START, residuals)
-    constants = {f"{direction}_{key}": rounded(value) for key, value in found.items()}
-    return constants, {"rows": rows.heads.size, **errors(residuals(found))}
+        here = replace(work, layer=replace(work.layer, attention=shape))
+        seconds = Kernels(here, c).attention(here, np.array(0.5))[index]
+        yield Misses(what=f"attention {direction}, {gpu}", log_ratio=np.log(seconds / rows.seconds))
 
 
-def gemm_section() -> dict[str, Any]:
-    """Constants common to all devices, and peak and errors of each."""
-    common, own = fit_gemm({name: every(name) for name in DEVICES})
-    section: dict[str, Any] = {key: rounded(value) for key, value in common.items()}
-    ratios: dict[str, float] = {}
-    ceilings = matmul_ceilings()
-    for name in DEVICES:
-        rows, gpu = rows_of(name), gpu_of(name)
-        short, loss, _ = own[name]
-        peak = short / (1 + loss)
-        (other,) = (d for d in DEVICES if d != name)
-        borrowed, _ = fit_gemm({other: every(other)})
-        _, again = fit_gemm({name: every(name)}, borrowed)
-        groups = fit_groups(name, common, peak)
-        section[name] = {
-            "peak_fraction": rounded(peak),
-            "group_s": rounded(groups.pop("group_s")),
-            "error": {
-                "rows": rows.m.size,
-                "short_loop_peak_fraction": rounded(short),
-                **errors(gemm_residual(rows, gpu, common, own[name])),
-                **errors(cross_shape(name), "cross_shape_"),
-                **errors(gemm_residual(rows, gpu, borrowed, again[name]), "cross_device_"),
-                "grouped": groups,
-            },
-        }
-        ratios[gpu.architecture] = peak / ceilings[CEILING_OF[name]]["bf16"]
-    return section | scaled_peaks(ratios, set(DEVICES))
+def memory_misses(gpu: str) -> Misses:
+    """Elementwise kernels: permutations and losses have passes of their own."""
+    work, c = work_of(gpu)
+    reached = memory_bandwidths(DEVICES[gpu])["elementwise"]
+    large = np.array([1e9])
+    seconds = Kernels(work, c).moved(large)
+    return Misses(what=f"elementwise, {gpu}", log_ratio=np.log(seconds * reached / large))
 
 
-def scaled_peaks(ratios: Mapping[str, float], measured: set[str]) -> dict[str, Any]:
-    """Peak fractions of GPUs without rows: their best GEMM times what others keep of theirs.
-
-    The nearest relative is the same architecture; without one, the middle of all, with
-    the extremes beside it.
-    """
-    ceilings = matmul_ceilings()
-    low, high = min(ratios.values()), max(ratios.values())
-    middle = float(np.sqrt(low * high))
-    section: dict[str, Any] = {}
-    for name in sorted(set(CEILING_OF) - measured):
-        known = ratios.get(load_gpu(name).architecture)
-        for precision, ceiling in ceilings[CEILING_OF[name]].items():
-            key = "peak_fraction" if precision == "bf16" else f"peak_fraction_{precision}"
-            section.setdefault(name, {})[key] = rounded(ceiling * (known or middle))
-            between = [rounded(ceiling * (known or end)) for end in (low, high)]
-            section[name].setdefault("between", {})[precision] = between
-    return section
+def collective_misses(gpu: str, device: str, network: str) -> Misses:
+    """Collectives of 128 KiB and more, on NVLink alone or through a network, as NCCL chose."""
+    wires = links(*work_of(gpu))
+    rows = exchanges(device, network)
+    group = Group(inside=rows.inside, outside=rows.outside)
+    seconds = np.where(
+        rows.operation == "all_reduce",
+        wires.all_reduce_s(rows.message, group),
+        wires.all_gather_s(rows.message, group),
+    )
+    chosen = (rows.algorithm != "ring") | (rows.operation != "all_reduce")
+    return Misses(
+        what=f"collectives, {gpu}, {'EFA' if network else 'NVLink'}",
+        log_ratio=np.log(seconds / rows.seconds)[chosen],
+    )
 
 
-def attention_section() -> dict[str, Any]:
-    """Both directions of each device."""
-    section: dict[str, Any] = {}
-    for name in DEVICES:
-        forward, forward_error = fit_attention(name, "forward")
-        backward, backward_error = fit_attention(name, "backward")
-        error = {"forward": forward_error, "backward": backward_error}
-        section[name] = {**forward, **backward, "error": error}
-    return section
+def all_misses() -> Iterator[Misses]:
+    """Every kind of row on every device that the catalog knows."""
+    for gpu in DEVICES:
+        yield from gemm_misses(gpu)
+        yield from attention_misses(gpu)
+        yield memory_misses(gpu)
+    for where in (WIRES, NETWORKS):
+        for gpu, (device, network) in where.items():
+            yield collective_misses(gpu, device, network)
 
 
-def memory_section() -> dict[str, Any]:
-    """Share of the memory bandwidth by kind of kernel, as measured."""
-    section: dict[str, Any] = {}
-    for name, device in DEVICES.items():
-        bandwidth = gpu_of(name).memory_bandwidth_Bps
-        section[name] = {
-            operation: rounded(reached / bandwidth)
-            for operation, reached in memory_bandwidths(device).items()
-        }
-    return section
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AboveBest:
+    """GEMMs that training runs faster than the best kernel measured alone."""
+
+    gpu: str
+    precision: str
+    framework: str
+    """Where they are fastest."""
+    share: float
+    """Of the data sheet's peak, at the clock that the board's power sustains."""
+    best: float
+
+
+def above_best_kernels() -> Iterator[AboveBest]:
+    """GPUs and precisions whose shipped share of the peak no measured kernel reaches."""
+    for name, device in CEILING_OF.items():
+        gpu = load_gpu(name)
+        for precision, best in matmul_ceilings()[device].items():
+            field = {"bf16": "gemm_fraction", "fp8": "gemm_fraction_8bit"}[precision]
+            shares = {
+                framework: float(getattr(load_constants(gpu, load_framework(framework)), field))
+                for framework in framework_names()
+            }
+            fastest = max(shares, key=lambda framework: shares[framework])
+            share = shares[fastest] * (gpu.sustained or 1.0)
+            if share > best:
+                yield AboveBest(
+                    gpu=name, precision=precision, framework=fastest, share=share, best=best
+                )
 
 
 def main() -> None:
-    """Fit everything, write the file and show it."""
-    document = {
-        "gemm": gemm_section(),
-        "attention": attention_section(),
-        "memory": memory_section(),
-        "links": link_section(),
-    }
-    text = HEADER + tomli_w.dumps(document)
-    KERNELS.write_text(text, encoding="utf-8")
-    print(text)
+    """Print both tables."""
+    print(f"{'rows':36} {'n':>4} {'bias':>7} {'error':>7}")
+    for misses in all_misses():
+        n = misses.log_ratio.size
+        print(f"{misses.what:36} {n:4} {misses.bias:+7.3f} {misses.mean_error:7.3f}")
+    for a in above_best_kernels():
+        print(
+            f"{a.gpu}, {a.precision}: {a.share:.3f} of the peak in training ({a.framework}), "
+            f"{a.best:.3f} by the best kernel"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Collectives agree with arithmetic by hand, with their limits, and with measured ones."""
 
-import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.fit.kernels import KERNELS
-from benchmarks.fit.micro_rows import exchanges
 from cost_models.equations.collectives import (
     Link,
     all_gather_s,
@@ -203,20 +200,3 @@ def test_impossible_links_are_refused_by_name(values: dict[str, Any], message: s
     """The message names the field, the bound and the value."""
     with pytest.raises(SpecError, match=message):
         Link(**values)
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "bound"), [("nvlink4", "H200-SXM", 0.06), ("nvlink5", "B200-SXM", 0.1)]
-)
-def test_the_catalog_predicts_the_measured_all_reduces(
-    name: str, device: str, bound: float
-) -> None:
-    """Mean error of log time where NCCL was free to choose the switch, 128 KiB to 16 GiB."""
-    table = tomllib.loads(KERNELS.read_text(encoding="utf-8"))["links"][name]
-    nvlink = Link(**{key: value for key, value in table.items() if key != "error"})
-    rows = exchanges(device, "")
-    free = rows.algorithm == "nvls"
-
-    seconds = all_reduce_s(rows.message, rows.inside, intra=nvlink, inter=NIC)
-
-    assert np.mean(np.abs(np.log(seconds / rows.seconds))[free]) < bound

@@ -1,6 +1,5 @@
 """Kernel times agree with arithmetic by hand, with limits, and with measured kernels."""
 
-import tomllib
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from benchmarks.fit.kernels import KERNELS
-from benchmarks.fit.micro_rows import attentions, gemms, grouped_gemms
-from cost_models.catalog.gpus import load_gpu
 from cost_models.equations.compute import (
     AttentionEfficiency,
     GemmEfficiency,
@@ -227,61 +223,3 @@ def test_impossible_constants_are_refused_by_name(build: Any, message: str) -> N
     """The message names the field, the bound and the value."""
     with pytest.raises(SpecError, match=message):
         build()
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "bound"),
-    [("a100-80-pcie", "A100-PCIe-80GB", 0.05), ("b200", "B200-SXM", 0.15)],
-)
-def test_the_catalog_predicts_the_measured_gemms(name: str, device: str, bound: float) -> None:
-    """Mean error of log time with the constants of the file, plain and grouped together.
-
-    The B200 is priced at the clock of long loops, and short ones run faster.
-    """
-    table = tomllib.loads(KERNELS.read_text(encoding="utf-8"))["gemm"]
-    common = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    own = {key: value for key, value in table[name].items() if key != "error"}
-    gpu = load_gpu(name)
-    misses = []
-    for rows in (gemms(device), grouped_gemms(device)):
-        seconds = gemm_s(
-            rows.m,
-            rows.n,
-            rows.k,
-            groups=rows.groups,
-            output_bytes_per_element=rows.output_bytes,
-            flop_per_s=gpu.peak_flop_per_s["bf16"],
-            n_sm=gpu.n_sm,
-            bytes_per_element=2,
-            memory_bandwidth_Bps=gpu.memory_bandwidth_Bps,
-            efficiency=GemmEfficiency(**common, **own),
-        )
-        misses.append(np.abs(np.log(seconds / rows.seconds)))
-
-    assert np.mean(np.concatenate(misses)) < bound
-
-
-@pytest.mark.parametrize(("name", "device"), [("a100-80-pcie", "A100-PCIe-80GB")])
-def test_the_catalog_predicts_the_measured_attention(name: str, device: str) -> None:
-    """Mean error below 4 % in both directions on the A100."""
-    table = tomllib.loads(KERNELS.read_text(encoding="utf-8"))["attention"][name]
-    efficiency = AttentionEfficiency(**{k: v for k, v in table.items() if k != "error"})
-    gpu = load_gpu(name)
-    for direction, price in (
-        ("forward", attention_forward_s),
-        ("backward", attention_backward_s),
-    ):
-        rows = attentions(device, direction)
-        seconds = price(
-            rows.batch,
-            rows.heads,
-            rows.sequence,
-            rows.sequence,
-            qk_width=rows.qk_width,
-            v_width=rows.v_width,
-            flop_per_s=gpu.peak_flop_per_s["bf16"],
-            n_sm=gpu.n_sm,
-            efficiency=efficiency,
-        )
-
-        assert np.mean(np.abs(np.log(seconds / rows.seconds))) < 0.04
