@@ -45,7 +45,7 @@ def search_sizes(
     Raises
     ------
     SpecError
-        For an objective of cost where nobody says what a GPU costs.
+        For an objective of cost where a GPU has no price.
     """
     cluster = job.problem.cluster
     price = cluster.gpu.price_usd_per_hour

@@ -207,6 +207,6 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 )  # fmt: skip
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """How to lay out a large model on these GPUs, without one at hand."""
+    """How to lay out the training of a large model on GPUs; it needs none to answer."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -59,7 +59,7 @@ def how_options(command: F) -> F:
         head=_HEAD,
         default=True,
         show_default=True,
-        help="Deal layers to pipeline stages by what they cost.",
+        help="Choose the layers of each pipeline stage by their cost.",
     )(command)
     for name in reversed(list(_HOW)):
         command = click.option(name, cls=HeadedOption, head=_HEAD, **_HOW[name])(command)

@@ -99,7 +99,7 @@ def load_cluster(
     ------
     SpecError
         With file, line and key for a file that cannot be used, for one that lists
-        several pools, for an unknown name, and where nobody says how many GPUs.
+        several pools, for an unknown name, and where the number of GPUs is missing.
 
     >>> load_cluster("h100", n_gpus=64).nic_bandwidth_Bps
     50000000000.0
@@ -108,7 +108,7 @@ def load_cluster(
     if path is None or _describes_a_gpu(path):
         usual = _usual_box(str(path_or_name)) if gpu is None else load_gpu(gpu)
         if n_gpus is None:
-            raise SpecError(f"nobody says how many {usual.name} GPUs", hint=_SAY_N_GPUS)
+            raise SpecError(f"the number of {usual.name} GPUs is missing", hint=_SAY_N_GPUS)
         return Cluster.of(usual, n_gpus)
     pools = read_pools(path)
     several = [_cluster(pool) for pool in pools] if len(pools) > 1 and n_gpus is None else []

@@ -75,14 +75,14 @@ DEGREE_RULES = (
     ),
     Rule(
         name="tp_divides_heads",
-        sentence="Attention heads are dealt out evenly to tensor-parallel ranks.",
+        sentence="Attention heads divide evenly among tensor-parallel ranks.",
         reads=("tp",),
         holds=lambda p, s: p.model.n_heads % s.tp == 0,
         why=lambda p, s: f"heads {p.model.n_heads} is not divisible by tensor_parallel {s.tp}",
     ),
     Rule(
         name="tp_matches_kv_heads",
-        sentence="Key-value heads are dealt out, or copied, evenly to tensor-parallel ranks.",
+        sentence="Key-value heads are divided, or copied, evenly among tensor-parallel ranks.",
         reads=("tp",),
         holds=_kv_divides,
         why=lambda p, s: (
@@ -93,7 +93,7 @@ DEGREE_RULES = (
     ),
     Rule(
         name="tp_divides_kv_heads",
-        sentence="Key-value heads are dealt out evenly to tensor-parallel ranks, never copied.",
+        sentence="Key-value heads divide evenly among tensor-parallel ranks, never copied.",
         reads=("tp",),
         holds=lambda p, s: _kv_heads(p) % s.tp == 0,
         why=lambda p, s: f"kv_heads {_kv_heads(p)} is not divisible by tensor_parallel {s.tp}",
@@ -101,7 +101,7 @@ DEGREE_RULES = (
     ),
     Rule(
         name="tp_divides_mlp",
-        sentence="The MLP's width is dealt out evenly to tensor-parallel ranks.",
+        sentence="The MLP's width divides evenly among tensor-parallel ranks.",
         reads=("tp",),
         holds=lambda p, s: (
             np.gcd.reduce(_mlp_widths(p)) % s.tp == 0 if _mlp_widths(p) else np.True_
@@ -197,14 +197,14 @@ DEGREE_RULES = (
     ),
     Rule(
         name="ep_divides_experts",
-        sentence="Experts are dealt out evenly to expert-parallel ranks.",
+        sentence="Experts divide evenly among expert-parallel ranks.",
         reads=("ep",),
         holds=lambda p, s: p.model.n_experts % s.ep == 0 if p.model.is_moe else np.True_,
         why=lambda p, s: f"experts {p.model.n_experts} is not divisible by expert_parallel {s.ep}",
     ),
     Rule(
         name="etp_divides_experts",
-        sentence="An expert's width is dealt out evenly to expert-tensor-parallel ranks.",
+        sentence="An expert's width divides evenly among expert-tensor-parallel ranks.",
         reads=("etp",),
         holds=lambda p, s: p.model.moe_ffn_size % s.etp == 0 if p.model.is_moe else np.True_,
         why=lambda p, s: (

@@ -89,7 +89,7 @@ PIPELINE_RULES = (
     ),
     Rule(
         name="layers_divide_stages",
-        sentence="Layers, embedding and head counted or not, are dealt out evenly to chunks.",
+        sentence="Layers, embedding and head counted or not, divide evenly among chunks.",
         reads=("pp", "vpp"),
         holds=_layers_divide,
         why=lambda p, s: (
@@ -100,7 +100,7 @@ PIPELINE_RULES = (
     ),
     Rule(
         name="layers_divide_stages_exactly",
-        sentence="Layers are dealt out evenly to chunks; embedding and head do not count.",
+        sentence="Layers divide evenly among chunks; embedding and head do not count.",
         reads=("pp", "vpp"),
         holds=lambda p, s: p.model.n_layers % (s.pp * s.vpp) == 0,
         why=lambda p, s: (

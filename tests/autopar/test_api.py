@@ -147,7 +147,7 @@ def test_explain_names_every_broken_rule() -> None:
     [
         ({"model": "7000b"}, "no model named '7000b'"),
         ({"gpus": 0}, "gpus must be >= 1, got 0"),
-        ({"gpus": None}, "nobody says how many"),
+        ({"gpus": None}, "GPUs is missing"),
         ({"gpu": "h1000"}, "h1000"),
         ({"space": "all"}, "unknown space 'all'"),
         ({"framework": "nobody"}, "no framework is called 'nobody'"),

@@ -221,7 +221,7 @@ def test_several_pools_are_not_one_cluster(tmp_path: Path) -> None:
     [
         ("dgx-h10", "no cluster and no GPU is called 'dgx-h10'", "'dgx-h100'"),
         ("nowhere.toml", "nowhere.toml: cannot read", ""),
-        ("h100", "nobody says how many h100-sxm GPUs", "command line"),
+        ("h100", "the number of h100-sxm GPUs is missing", "command line"),
     ],
 )
 def test_an_unknown_cluster_is_refused(word: str, message: str, hint: str) -> None:

@@ -26,14 +26,14 @@ _MOST_FIELDS = 8
 
 
 def read_lines(job: Described) -> list[str]:
-    """Whose files were read, what they leave open, and what was passed over."""
+    """Whose files were read, what they leave open, and what was ignored."""
     lines = [f"read {printable(job.title)} as files of {job.launcher}"]
     lines += [f"note: {name}: {printable(str(text))}" for name, text in job.notes.items()]
     if job.ignored:
         some = ", ".join(printable(name) for name in job.ignored[:_MOST_FIELDS])
         more = len(job.ignored) - _MOST_FIELDS
         lines.append(
-            f"passed over: {some}{f' and {more} more (--json has them)' if more > 0 else ''}"
+            f"ignored: {some}{f' and {more} more (--json has them)' if more > 0 else ''}"
         )
     return lines
 

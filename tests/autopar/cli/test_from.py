@@ -191,18 +191,18 @@ def test_broken_rules_come_with_their_arithmetic(run_words: Run) -> None:
 
 
 def test_the_first_lines_say_what_was_read(run_words: Run, tmp_path: Path) -> None:
-    """Whose files they are and which fields were passed over stand above the answer."""
+    """Whose files they are and which fields were ignored stand above the answer."""
     path = write(tmp_path, "train.sh", MEGATRON + " --lr 1e-4 --exit-interval 3")
     first, second, *_ = run_words("estimate", "--from", path).out.splitlines()
     assert first == f"read {path} as files of megatron"
-    assert second == "passed over: --lr, --exit-interval"
+    assert second == "ignored: --lr, --exit-interval"
 
 
 def test_files_that_are_not_read_are_said(run_words: Run, tmp_path: Path) -> None:
     """Where one script is the job, another launcher's file beside it counts for nothing."""
     script, other = write(tmp_path, "train.sh", MEGATRON), write(tmp_path, "ds.json", DEEPSPEED)
     lines = run_words("estimate", "--from", script, "--from", other).out.splitlines()
-    assert lines[:2] == [f"read {script} and 1 more as files of megatron", f"passed over: {other}"]
+    assert lines[:2] == [f"read {script} and 1 more as files of megatron", f"ignored: {other}"]
 
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
