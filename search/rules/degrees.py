@@ -165,7 +165,7 @@ DEGREE_RULES = (
     ),
     Rule(
         name="a2a_splits_heads",
-        sentence="All-to-all context parallel deals a tensor rank's heads out to context ranks.",
+        sentence="All-to-all context parallel divides a tensor rank's heads among context ranks.",
         reads=("tp", "cp", "cp_comm"),
         holds=_a2a_splits_heads,
         why=lambda p, s: (

@@ -38,8 +38,8 @@ from cost_models.calibrate.validation import calibrate_table, read_run_table
 def command(**options: Any) -> int:
     """Fit the constants to runs of your own, starting from what is known already.
 
-    Five runs are enough to help and hundreds are not too many; what they do not speak of
-    stays as it is.  `autopar search --calibration PATH` uses the result.  An interrupted fit
+    Five runs are enough to help and hundreds are not too many; constants that they say
+    nothing about stay as they are.  `autopar search --calibration PATH` uses the result.  An interrupted fit
     leaves the old file as it was.
     """
     path, out, json_path = Path(options["runs"]), options["out"], options["json_path"]
