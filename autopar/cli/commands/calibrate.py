@@ -39,8 +39,8 @@ def command(**options: Any) -> int:
     """Fit the constants to runs of your own, starting from what is known already.
 
     Five runs are enough to help and hundreds are not too many; constants that they say
-    nothing about stay as they are.  `autopar search --calibration PATH` uses the result.  An interrupted fit
-    leaves the old file as it was.
+    nothing about stay as they are.  `autopar search --calibration PATH` uses the result.
+    An interrupted fit leaves the old file as it was.
     """
     path, out, json_path = Path(options["runs"]), options["out"], options["json_path"]
     check_writable("--out", out)

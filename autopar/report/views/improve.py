@@ -32,9 +32,7 @@ def read_lines(job: Described) -> list[str]:
     if job.ignored:
         some = ", ".join(printable(name) for name in job.ignored[:_MOST_FIELDS])
         more = len(job.ignored) - _MOST_FIELDS
-        lines.append(
-            f"ignored: {some}{f' and {more} more (--json has them)' if more > 0 else ''}"
-        )
+        lines.append(f"ignored: {some}{f' and {more} more (--json has them)' if more > 0 else ''}")
     return lines
 
 
