@@ -1,5 +1,6 @@
 """The halves of a grid's memory say what the whole would have said."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from search.sweep.memory_halves import MEMORY, fitting, memory_halves
 from search.sweep.rows import axes_called, dims_called
 
 
+@cache
 def grids(model: str, gpus: int, launcher: str) -> tuple[SweepProblem, list[LegalGrid]]:
     """Some classes of a model's full space, a dozen layouts each."""
     spec, cluster = as_model(model), as_cluster(None, "h100", gpus)
