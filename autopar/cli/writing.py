@@ -9,7 +9,7 @@ import click
 
 from autopar.answers.emission import Others, emit_plan, require_model, start_command
 from autopar.job.inputs import as_model
-from autopar.launchers import LAUNCHERS, launcher, wrapper
+from autopar.launchers import dossier, wrapper
 from autopar.launchers.knobs import printable
 from autopar.launchers.plan import Plan
 from autopar.report.documents import emit_document
@@ -44,7 +44,7 @@ def check_emission(options: dict[str, Any]) -> None:
         if given is not None:
             raise click.UsageError(f"--{given} goes with --emit")
         return
-    launcher(name)
+    dossier(name)
     if out is None:
         raise click.UsageError("--emit needs --out")
     if options["wrap"] is not None:
@@ -56,7 +56,7 @@ def check_emission(options: dict[str, Any]) -> None:
 
 def check_model(options: Mapping[str, Any]) -> None:
     """Raise SpecError where --launcher names one that cannot express the model at all."""
-    if options["launcher"] in LAUNCHERS:
+    if options["launcher"] not in (None, "any"):
         require_model(options["launcher"], as_model(options["model"]))
 
 
@@ -82,6 +82,8 @@ def write_plan(
     if path is not None:
         document = emit_document(emission, plan, rank=rank, wrapper=options["wrap"], out=out)
         write_text("--json", path, json_text(document))
+    for warning in emission.warnings:
+        narrate(f"warning: {warning}")
     if path == STDOUT:
         return 0
     printer = Printer(sys.stderr if beside else None)
@@ -89,9 +91,7 @@ def write_plan(
     names = " ".join(printable(quote(f"{out}/{file}")) for file in emission.files)
     printer.line(f"{verb} {names} (rank {rank}, {emission.targets})", whole=True)
     printer.lines(f"not expressed: {item}" for item in emission.not_expressed)
-    start = start_command(emission.files)
-    if start:
-        printer.line(f"next: cd {quote(out)} && {start}", whole=True)
+    printer.line(f"next: cd {quote(out)} && {start_command(emission)}", whole=True)
     if path is not None:
         narrate(f"wrote {path}")
     return 0

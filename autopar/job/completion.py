@@ -11,6 +11,7 @@ from autopar.job.inputs import as_model, default_batch, default_sequence_length
 from autopar.job.job import Job, Words, cluster_of
 from autopar.job.said import texts_of
 from autopar.job.strategy import single_values
+from autopar.launchers import dossier
 from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Reading
 from cost_models.specs.errors import SpecError
@@ -20,10 +21,6 @@ from search.rules import Problem
 from search.rules.recompute import supported
 
 _NO_TRANSFORMER = re.compile(r"mamba|hybrid[_-](layer|override)[_-]pattern|is[_-]hybrid[_-]model")
-_SAYS_ITS_BATCH = ("megatron", "megatron-bridge", "torchtitan", "maxtext")
-"""Launchers whose readers know the batch of any number of GPUs."""
-_CUT_WITH_HEADS = ("deepspeed", "accelerate", "maxtext")
-"""Launchers whose readers need the model to know that tensor parallel cuts the experts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,7 @@ def complete(
     spec = _model(reading, sources, None if model is None else as_model(model))
     notes = dict(reading.notes)
     strategy, batch = _on_all_gpus(reading, name, sources, world)
-    if name in _CUT_WITH_HEADS and spec.is_moe and strategy.ep == 1:
+    if dossier(name).experts_cut_with_heads and spec.is_moe and strategy.ep == 1:
         strategy = strategy.with_(etp=strategy.tp)
     knobs = single_values({**given.pop("fixed", {}), "precision": given.pop("precision", None)})
     if knobs:
@@ -175,7 +172,7 @@ def _on_all_gpus(
             f"x cp {strategy.cp} = {inner}"
         )
     said = '"train_batch_size"' in "".join(sources.files.values())
-    if batch is not None and name not in _SAYS_ITS_BATCH and not said:
+    if batch is not None and not dossier(name).batch_is_said and not said:
         batch = batch * dp // strategy.dp
     return _with_dp(strategy, dp), batch
 

@@ -2,12 +2,12 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autopar.launchers import LAUNCHERS, launcher
-from autopar.launchers.documents import hf_model, parse_json
+from autopar.launchers import dossier, names
+from autopar.launchers.formats.documents import hf_model, parse_json
 from autopar.launchers.plan import Reading
 from cost_models.catalog.files import read_text
 from cost_models.specs.errors import SpecError
@@ -20,54 +20,6 @@ _MOST_FILES = 200
 _SUFFIXES = (".sh", ".sbatch", ".slurm", ".py", ".json", ".yaml", ".yml", ".txt", ".log", "")
 _STARTERS = ("run.sh", "job.sbatch", "trainjob.yaml", "jobset.yaml", "skypilot.yaml")
 """What a wrapper adds to a launcher's own files."""
-
-_SIGNS: Mapping[str, tuple[str, ...]] = {
-    "megatron": (
-        r"--(tensor|pipeline|context|expert)-(model-)?parallel-size\b",
-        r"\bpretrain_\w+\.py\b",
-        r"--num-layers\b",
-        r"--micro-batch-size\b",
-        r"^\W*(\[\w+\]:)?\s*tensor_model_parallel_size \.{3,}",
-    ),
-    "megatron-bridge": (
-        r"\brun_recipe\.py\b|--recipe(_name|-name)?[ =]",
-        r"\bmegatron\.bridge\b",
-        r"\bmodel\.(tensor|pipeline)_model_parallel_size\b",
-        r"\bdef \w+_config\b[^\n]*ConfigContainer",
-        r"\bcfg\.model\.",
-    ),
-    "torchtitan": (
-        r"\btorchtitan\b",
-        r"--parallelism\.\w+|--training\.\w+",
-        r"\bTrainer\.Config\b",
-        r"\brun_train\.sh\b|--module[ =]\S+ +--config[ =]",
-    ),
-    "deepspeed": (
-        r'"zero_optimization"',
-        r'"train_(micro_)?batch_size(_per_gpu)?"',
-        r'"zero_allow_untested_optimizer"|"wall_clock_breakdown"|"activation_checkpointing"',
-    ),
-    "accelerate": (
-        r"^distributed_type:",
-        r"^(fsdp_config|parallelism_config):",
-        r"^compute_environment:",
-        r"^num_processes:",
-    ),
-    "nanotron": (
-        r"^parallelism:",
-        r"^tokens:",
-        r"^\s+(pp_engine|tp_mode|recompute_layer):",
-        r"^\s+(micro_batch_size|batch_accumulation_per_replica):",
-    ),
-    "maxtext": (
-        r"\b(ici|dcn)_\w+_parallelism\b",
-        r"^base_config:|\bbase\.yml\b",
-        r"\bper_device_batch_size\b",
-        r"\bmaxtext\b|\bMaxText\b",
-        r"\bmax_target_length\b",
-    ),
-}
-"""What each launcher's files look like; the one with the most signs is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +117,8 @@ def detect(sources: Sources) -> str:
     """The launcher whose files these look like; raises SpecError where none stands out."""
     text = "\n".join((*sources.files, *sources.files.values()))
     scores = {
-        name: sum(bool(re.search(sign, text, re.MULTILINE)) for sign in signs)
-        for name, signs in _SIGNS.items()
+        name: sum(bool(re.search(sign, text, re.MULTILINE)) for sign in dossier(name).signs)
+        for name in names()
     }
     best = max(scores.values())
     leaders = [name for name, score in scores.items() if score == best]
@@ -174,7 +126,7 @@ def detect(sources: Sources) -> str:
         could = f"{' or '.join(leaders)}?" if best else "none is known"
         raise SpecError(
             f"{sources.title}: whose files are these? {could}",
-            hint=f"say it: --launcher; known: {', '.join(LAUNCHERS)}",
+            hint=f"say it: --launcher; known: {', '.join(names())}",
         )
     return leaders[0]
 
@@ -187,50 +139,4 @@ def read_foreign(sources: Sources, name: str, gpus: int | None = None) -> Readin
     SpecError
         With the file, and the line or field, for what cannot be read.
     """
-    launcher(name)  # complains about an unknown one
-    return _READERS[name](sources, gpus)
-
-
-def _megatron(sources: Sources, gpus: int | None) -> Reading:
-    reading: Reading = launcher("megatron").read(sources.files, world_size=gpus)
-    return reading
-
-
-def _bridge(sources: Sources, gpus: int | None) -> Reading:
-    reading: Reading = launcher("megatron-bridge").read(
-        sources.files, world_size=gpus, recipe=sources.choice
-    )
-    return reading
-
-
-def _torchtitan(sources: Sources, gpus: int | None) -> Reading:
-    added = {}
-    if sources.choice is not None:
-        added["choice"] = f"CONFIG={sources.choice}\n"
-    if gpus is not None:
-        added["gpus"] = f"NGPU={gpus}\n"
-    reading: Reading = launcher("torchtitan").read({**sources.files, **added})
-    return reading
-
-
-def _maxtext(sources: Sources, gpus: int | None) -> Reading:
-    reading: Reading = launcher("maxtext").read(sources.files, world_size=gpus)
-    return reading
-
-
-def _plain(name: str) -> Callable[[Sources, int | None], Reading]:
-    def read(sources: Sources, gpus: int | None) -> Reading:
-        del gpus
-        reading: Reading = launcher(name).read(sources.files)
-        return reading
-
-    return read
-
-
-_READERS: Mapping[str, Callable[[Sources, int | None], Reading]] = {
-    "megatron": _megatron,
-    "megatron-bridge": _bridge,
-    "torchtitan": _torchtitan,
-    "maxtext": _maxtext,
-    **{name: _plain(name) for name in ("deepspeed", "accelerate", "nanotron")},
-}
+    return dossier(name).read(sources.files, world_size=gpus, choice=sources.choice)

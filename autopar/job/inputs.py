@@ -5,6 +5,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from autopar.launchers import dossier
 from cost_models.calibrate.calibration import SHIPPED, load_constants
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_cluster
@@ -25,16 +26,6 @@ DEFAULT_SEQUENCE = 8192
 DEFAULT_TOKENS = 4 * 1024 * 1024
 """Tokens of one step where nobody says; more where the cluster is large."""
 USUAL_FRAMEWORK = "megatron-lm"
-FRAMEWORKS: Mapping[str, str] = {
-    "megatron": "megatron-lm",
-    "megatron-bridge": "megatron-bridge",
-    "torchtitan": "torchtitan",
-    "deepspeed": "deepspeed",
-    "accelerate": "accelerate",
-    "nanotron": "nanotron",
-    "maxtext": "maxtext",
-}
-"""Whose memory and overlap habits each launcher's jobs have."""
 
 
 def framework_of(launcher: str | None) -> str:
@@ -43,7 +34,7 @@ def framework_of(launcher: str | None) -> str:
     >>> framework_of("torchtitan"), framework_of(None)
     ('torchtitan', 'megatron-lm')
     """
-    return FRAMEWORKS.get(launcher or "", USUAL_FRAMEWORK)
+    return USUAL_FRAMEWORK if launcher is None or launcher == "any" else dossier(launcher).framework
 
 
 def as_model(model: ModelSpec | str) -> ModelSpec:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from autopar.job.inputs import (
-    FRAMEWORKS,
     as_cluster,
     as_framework,
     as_model,
@@ -226,8 +225,8 @@ def require_no_words(gpus: int | None, words: Mapping[str, Any]) -> None:
 
 def _notes(launcher: str | None, framework: Framework) -> tuple[str, ...]:
     """What is odd about the pair of them, if a person named both."""
-    own = FRAMEWORKS.get(launcher or "")
-    if own is None or own == framework.name:
+    own = framework_of(launcher)
+    if launcher is None or launcher == "any" or own == framework.name:
         return ()
     return (
         f"priced as {framework.name} runs it, as --framework asks, though jobs of {launcher} "

@@ -1,47 +1,82 @@
 """Strategies as files that training launchers accept, and such files as strategies.
 
-Every launcher is a module with ``emit(plan) -> Emission`` and ``read(...) -> Reading``;
-every wrapper one with ``wrap(emission, plan) -> Emission``.  They are imported when asked
-for, so that one launcher costs nothing to those who use another.
+Everything that is known of a launcher is in a folder of its own: to add one, copy the smallest
+(``nanotron``) and say in each of its files what is different.  ``emit
+--launcher PATH`` takes such a folder from anywhere; what it can express and which rules hold is
+still in :mod:`search.rules`.  What several launchers share is in ``formats`` (shells, JSON, YAML),
+``knobs`` and ``plan``; what starts files on many nodes in ``wrappers``, each with a
+``wrap(emission, plan) -> Emission``.  Imports any room of ``search`` and ``cost_models``.
 """
 
-from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
+from autopar.launchers.dossier import FACTS, SHIPPED, Dossier, read_dossier
 from autopar.launchers.plan import Emission, Plan
 from cost_models.specs.errors import SpecError
 
-LAUNCHERS: Mapping[str, str] = {
-    "megatron": "autopar.launchers.megatron",
-    "megatron-bridge": "autopar.launchers.megatron_bridge",
-    "torchtitan": "autopar.launchers.torchtitan",
-    "deepspeed": "autopar.launchers.deepspeed",
-    "accelerate": "autopar.launchers.accelerate",
-    "nanotron": "autopar.launchers.nanotron",
-    "maxtext": "autopar.launchers.maxtext",
-}
-"""Module of each launcher."""
+WRAPPERS = ("torchrun", "slurm", "trainjob", "jobset", "skypilot")
+"""Ways to start a launcher's files on many nodes."""
 
-WRAPPERS: Mapping[str, str] = {
-    "torchrun": "autopar.launchers.wrappers.torchrun",
-    "slurm": "autopar.launchers.wrappers.slurm",
-    "trainjob": "autopar.launchers.wrappers.trainjob",
-    "jobset": "autopar.launchers.wrappers.jobset",
-    "skypilot": "autopar.launchers.wrappers.skypilot",
-}
-"""Module of each way to start a launcher's files on many nodes."""
+_OWN: dict[str, Dossier] = {}
+"""Those loaded from folders of the user's, by name."""
 
 
-def launcher(name: str) -> ModuleType:
-    """The launcher's module; raises SpecError with the nearest name for an unknown one."""
-    return _module("launcher", name, LAUNCHERS)
+@cache
+def names() -> tuple[str, ...]:
+    """The launchers that are shipped, sorted."""
+    folders = sorted(path.parent.name for path in SHIPPED.glob(f"*/{FACTS}"))
+    return tuple(folder.replace("_", "-") for folder in folders)
+
+
+def dossier(name: str) -> Dossier:
+    """The launcher of that name, or the one in the folder of that path.
+
+    Raises
+    ------
+    SpecError
+        For an unknown name, with the nearest one.
+
+    >>> dossier("deepspeed").targets
+    'DeepSpeed 0.19.8'
+    """
+    if name in names():
+        return _shipped(name)
+    if name in _OWN:
+        return _OWN[name]
+    if "/" in name or "\\" in name:
+        return load(Path(name))
+    raise _unknown("launcher", name, names())
+
+
+def load(folder: Path) -> Dossier:
+    """The launcher that a folder describes; from here on its name is known too.
+
+    Raises
+    ------
+    SpecError
+        With the file, and the line where there is one, for what is missing or wrong in it.
+    """
+    found = read_dossier(folder.expanduser().resolve())
+    if found.name in names():
+        raise SpecError(f"{folder / FACTS}: name is {found.name!r}, which is shipped already")
+    _OWN[found.name] = found
+    return found
+
+
+@cache
+def _shipped(name: str) -> Dossier:
+    return read_dossier(SHIPPED / name.replace("-", "_"))
 
 
 def wrapper(name: str) -> ModuleType:
     """The wrapper's module; raises SpecError with the nearest name for an unknown one."""
-    return _module("wrapper", name, WRAPPERS)
+    if name not in WRAPPERS:
+        raise _unknown("wrapper", name, WRAPPERS)
+    return import_module(f"autopar.launchers.wrappers.{name}")
 
 
 def wrap(emission: Emission, plan: Plan, kind: str) -> Emission:
@@ -50,11 +85,9 @@ def wrap(emission: Emission, plan: Plan, kind: str) -> Emission:
     return wrapped
 
 
-def _module(what: str, name: str, table: Mapping[str, str]) -> ModuleType:
-    if name in table:
-        return import_module(table[name])
-    close = get_close_matches(name.lower(), table, n=1)
-    raise SpecError(
+def _unknown(what: str, name: str, known: tuple[str, ...]) -> SpecError:
+    close = get_close_matches(name.lower(), known, n=1)
+    return SpecError(
         f"unknown {what} {name!r}",
-        hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(table)}",
+        hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}",
     )

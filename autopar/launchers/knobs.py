@@ -152,6 +152,7 @@ def heading(plan: Plan, targets: str, unsaid: tuple[str, ...]) -> list[str]:
         lines.append(f"Predicted: {step}, {memory} per GPU{bounds}.")
     if plan.command is not None:
         lines.append(f"Again: {printable(plan.command)}")
+    lines += [f"Warning: {printable(item)}." for item in plan.warnings]
     lines += [f"Not expressed: {printable(item)}." for item in unsaid]
     return lines
 

@@ -31,26 +31,29 @@ class Plan:
     prediction: Prediction | None = None
     command: str | None = None
     """What to type to see the plan again, from the words that were said."""
+    warnings: tuple[str, ...] = ()
+    """What whoever starts it should know first, for the heading of its files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emission:
     """Files that run a plan, and what they could not say."""
 
-    launcher: str
-    targets: str
-    """The launcher's version that the files are written for."""
     files: dict[str, str]
     """Text by file name, relative to the output directory."""
     not_expressed: tuple[str, ...] = ()
     """Knobs of the strategy that the launcher has no field for, each with the reason."""
+    warnings: tuple[str, ...] = ()
+    """The plan's."""
+    launcher: str = ""
+    targets: str = ""
+    """The launcher's version that the files are written for; its dossier fills in both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What a launcher's files say, as far as they say it."""
 
-    launcher: str
     strategy: Strategy
     world_size: int | None = None
     model: ModelSpec | None = None

@@ -73,6 +73,7 @@ def emit_document(
         "out": out,
         "files": list(emission.files),
         "not_expressed": list(emission.not_expressed),
+        "warnings": list(emission.warnings),
         "model": plan.model.name,
         "rank": rank,
         "strategy": plan.strategy.to_json(),

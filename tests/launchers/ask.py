@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import pytest
 
+from autopar.launchers.formats.shell import read_script
 from autopar.launchers.plan import Emission
-from autopar.launchers.shell import read_script
 from tests.launchers.unpack import UNPACKED, folder
 
 _HERE = Path(__file__).parent

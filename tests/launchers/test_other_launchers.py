@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from autopar.launchers import launcher
+from autopar.launchers import dossier
 from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
@@ -117,7 +117,7 @@ def answered(name: str) -> list[Case]:
         seed += 1
         broken = tuple(rule.name for rule, _ in broken_rules(problem(plan, name), plan.strategy))
         try:
-            files = launcher(name).emit(plan).files
+            files = dossier(name).emit(plan).files
         except SpecError as error:
             knob = str(error).removeprefix("strategy.").split()[0]
             if not broken and knob not in STRICTER[name]:
@@ -266,7 +266,7 @@ def test_known_jobs_pass(name: str) -> None:
         )
         plans.append(plan)
     questions = [
-        {"launcher": name, "files": launcher(name).emit(p).files, "world": p.strategy.world_size}
+        {"launcher": name, "files": dossier(name).emit(p).files, "world": p.strategy.world_size}
         for p in plans
     ]
 
@@ -306,7 +306,7 @@ def test_illegal_plans_are_refused(
 
     assert broken_rules(problem(plan, name), strategy)
     try:
-        files = launcher(name).emit(plan).files
+        files = dossier(name).emit(plan).files
     except SpecError as error:
         refusal = str(error)
     else:

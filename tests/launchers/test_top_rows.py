@@ -7,9 +7,9 @@ import pytest
 
 from autopar import api
 from autopar.answers.emission import plan_of
-from autopar.launchers import launcher
+from autopar.launchers import dossier
+from autopar.launchers.formats.shell import read_script
 from autopar.launchers.plan import Plan
-from autopar.launchers.shell import read_script
 from search.result import SearchResult
 from search.rules.launchers import SAME_RULES
 from tests.autopar.launchers.test_nanotron_fields import complaints
@@ -43,7 +43,7 @@ def test_megatron_takes_them() -> None:
     """Parser, argument checks, configs and process groups at full size."""
     require("megatron")
     wanted = plans("megatron")
-    cases = [megatron_case(launcher("megatron").emit(p), p.strategy.world_size) for p in wanted]
+    cases = [megatron_case(dossier("megatron").emit(p), p.strategy.world_size) for p in wanted]
     for plan, verdict in zip(wanted, ask("megatron", cases), strict=True):
         assert verdict["accepted"], f"{plan.model.name} {plan.strategy}: {verdict}"
         assert (verdict["dp"], verdict["tp"]) == (plan.strategy.dp, plan.strategy.tp)
@@ -60,7 +60,7 @@ def test_megatron_bridge_takes_them() -> None:
 
 
 def _bridge_case(plan: Plan) -> dict[str, Any]:
-    text = next(iter(launcher("megatron-bridge").emit(plan).files.values()))
+    text = next(iter(dossier("megatron-bridge").emit(plan).files.values()))
     variables = read_script(text, name="x").variables
     return {
         "overrides": [word.text for word in variables["OVERRIDES"]],
@@ -76,7 +76,7 @@ def test_the_others_take_them(name: str) -> None:
     require(name)
     wanted = plans(name)
     questions = [
-        {"launcher": name, "files": launcher(name).emit(p).files, "world": p.strategy.world_size}
+        {"launcher": name, "files": dossier(name).emit(p).files, "world": p.strategy.world_size}
         for p in wanted
     ]
     for plan, answer in zip(wanted, ask(name, questions), strict=True):
@@ -90,5 +90,5 @@ def test_nanotron_takes_the_dense_ones() -> None:
     wanted = plans("nanotron", dense_only=True)
     assert len({plan.model.name for plan in wanted}) == 2
     for plan in wanted:
-        text = launcher("nanotron").emit(plan).files["nanotron.yaml"]
+        text = dossier("nanotron").emit(plan).files["nanotron.yaml"]
         assert not complaints(text, plan.strategy.world_size), plan.strategy

@@ -8,34 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from autopar.launchers import dossier
+from autopar.launchers.formats.shell import quoted
 from autopar.launchers.knobs import comments
 from autopar.launchers.plan import Emission, Plan
-from autopar.launchers.shell import quoted
 from cost_models.specs.errors import SpecError
 
 SCRIPT = "run.sh"
-_TORCHRUN = """exec torchrun \\
-    --nnodes "$NNODES" \\
-    --nproc-per-node "$GPUS_PER_NODE" \\
-    --node-rank "$NODE_RANK" \\
-    --master-addr "$MASTER_ADDR" \\
-    --master-port "$MASTER_PORT" \\
-    """
-_COMMANDS: Mapping[str, str] = {
-    "megatron": 'exec bash megatron.sh "$@"',
-    "megatron-bridge": 'exec bash megatron_bridge.sh "$@"',
-    "torchtitan": 'exec bash launch.sh "$@"',
-    "deepspeed": _TORCHRUN + '"${TRAIN_SCRIPT:-train.py}" --deepspeed ds_config.json "$@"',
-    "nanotron": _TORCHRUN + '"${NANOTRON:-.}/run_train.py" --config-file nanotron.yaml "$@"',
-    "accelerate": """exec accelerate launch \\
-    --config_file accelerate.yaml \\
-    --machine_rank "$NODE_RANK" \\
-    --main_process_ip "$MASTER_ADDR" \\
-    --main_process_port "$MASTER_PORT" \\
-    "${TRAIN_SCRIPT:-train.py}" "$@\"""",
-    "maxtext": 'exec python3 -m maxtext.trainers.pre_train.train maxtext.yml "$@"',
-}
-"""What runs the files of each launcher on one node; training scripts are the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +38,7 @@ def nodes_of(plan: Plan) -> Nodes:
 
 def node_script(emission: Emission, plan: Plan) -> str:
     """Text of ``run.sh``."""
-    command = _COMMANDS.get(emission.launcher)
-    if command is None:
-        raise SpecError(
-            f"no wrapper knows how to run the files of {emission.launcher!r}",
-            hint=f"known: {', '.join(_COMMANDS)}",
-        )
+    command = dossier(emission.launcher).start.node.rstrip()
     nodes = nodes_of(plan)
     title = comments([f"One node of {nodes.n_nodes}: {emission.targets}."])
     return f"""#!/usr/bin/env bash

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from autopar.launchers import LAUNCHERS, WRAPPERS, launcher
+from autopar.launchers import WRAPPERS, dossier, names
 from tests.autopar.cli.processes import autopar
 
 Run = Callable[..., Any]
@@ -42,7 +43,7 @@ def test_the_best_row_is_written_and_read_back(run: Run, result: Path, tmp_path:
     assert (ran.code, ran.err) == (0, "")
     assert "megatron.sh" in ran.out
     text = (tmp_path / "run" / "megatron.sh").read_text()
-    strategy = launcher("megatron").read(text).strategy
+    strategy = dossier("megatron").read(text).strategy
     assert strategy.to_json() == json.loads(result.read_text())["frontier"][0]["strategy"]
     assert "Predicted: step " in text
 
@@ -56,7 +57,7 @@ def test_every_wrapper_adds_a_file(run: Run, result: Path, tmp_path: Path, kind:
     assert len(list((tmp_path / "run").iterdir())) >= 2
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", names())
 def test_search_writes_files_for_every_launcher(run: Run, tmp_path: Path, name: str) -> None:
     """``--emit`` narrows the search to the launcher, so that the best row can be written."""
     words = f"search --gpus 8 --model 8b --seq-len 4096 --emit {name} --out {tmp_path}/run"
@@ -69,9 +70,30 @@ def test_search_writes_files_for_every_launcher(run: Run, tmp_path: Path, name: 
         if path.is_file()
     }
     best = json.loads(ran.out)["frontier"][0]["strategy"]
-    read = launcher(name).read(files).strategy.to_json()
+    read = dossier(name).read(files).strategy.to_json()
     differing = {knob for knob in best if best[knob] != read[knob]}
     assert not differing or "not expressed" in ran.err, differing
+
+
+@pytest.mark.parametrize("wanted", ["emit", "search"])
+def test_what_does_not_fit_is_said_with_its_gigabytes(
+    run: Run, tmp_path: Path, wanted: str
+) -> None:
+    """Priced as Megatron-LM a plan may fit that torchtitan has no room for: all three say so."""
+    out, path = tmp_path / "run", tmp_path / "said.json"
+    question = "search --gpus 8 --model 8b --framework megatron-lm --launcher torchtitan"
+    if wanted == "search":
+        ran = run(f"{question} --emit torchtitan --out {out}")
+    else:
+        assert run(f"{question} --json {path}").code == 0
+        ran = run(f"emit {path} --out {out} --json -")
+        assert "GiB" in json.loads(ran.out)["warnings"][0]
+    assert ran.code == 0, ran.err
+    said = r"warning: does not fit: .* needs (\S+) GiB .* there are (\S+)$"
+    needed = re.search(said, ran.err, re.MULTILINE)
+    assert needed is not None, ran.err
+    assert float(needed[1]) > float(needed[2])
+    assert f"needs {needed[1]} GiB" in (out / "launch.sh").read_text()
 
 
 def test_a_second_time_changes_nothing(run: Run, result: Path, tmp_path: Path) -> None:
@@ -161,7 +183,7 @@ def test_several_numbers_of_gpus_keep_their_own(run: Run, tmp_path: Path) -> Non
 
 WRONG: dict[str, tuple[str, str]] = {
     "--launcher megatrn --out OUT": ("unknown launcher 'megatrn'", "did you mean 'megatron'?"),
-    "--launcher= --out OUT": ("unknown launcher ''", "known: megatron, "),
+    "--launcher= --out OUT": ("unknown launcher ''", "known: accelerate, "),
     "--wrap slurmm --out OUT": ("unknown wrapper 'slurmm'", "did you mean 'slurm'?"),
     "--rank 999 --out OUT": ("--rank must be 1 to ", ""),
     "--rank 0 --out OUT": ("--rank must be >= 1, got 0", ""),
@@ -241,7 +263,7 @@ def test_other_files_are_refused(run: Run, tmp_path: Path, text: str) -> None:
     assert ran.err.startswith(f"error: {path}")
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", names())
 def test_names_never_become_code(run: Run, result: Path, tmp_path: Path, name: str) -> None:
     """A model's name may hold anything: every script parses, and runs nothing of it."""
     evil = "x'; touch OWNED; $(touch OWNED) `touch OWNED`\ntouch OWNED\n#SBATCH --wrap=id"

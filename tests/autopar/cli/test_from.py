@@ -10,7 +10,7 @@ import pytest
 
 from autopar.answers.emission import emit_plan
 from autopar.job.foreign import detect, gather
-from autopar.launchers import LAUNCHERS, WRAPPERS
+from autopar.launchers import WRAPPERS, names
 from autopar.launchers.plan import Plan
 from cost_models.specs.strategy import Schedule, Sharding
 from tests.launchers.known_plans import known_plans
@@ -58,7 +58,7 @@ def estimate(run_words: Run) -> Callable[..., dict[str, Any]]:
 Estimate = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", names())
 def test_our_own_files_are_told_apart(name: str, tmp_path: Path) -> None:
     """Whichever launcher we write for, its folder is known again, wrapped or not."""
     plan = known_plans()["llama3-70b-512"]

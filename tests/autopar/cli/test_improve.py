@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autopar.launchers import launcher
+from autopar.launchers import dossier
 from tests.autopar.cli.processes import autopar
 
 Run = Callable[..., Any]
@@ -81,7 +81,7 @@ def test_the_better_plan_can_be_emitted(
     (said, path), out = better, tmp_path / "run"
     assert said.splitlines()[-1].endswith(f"emit {path} --launcher megatron --out DIR")
     assert run_words("emit", str(path), "--out", str(out)).code == 0
-    read = launcher("megatron").read((out / "megatron.sh").read_text()).strategy.to_json()
+    read = dossier("megatron").read((out / "megatron.sh").read_text()).strategy.to_json()
     assert read == json.loads(path.read_text())["better"]["strategy"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autopar.launchers import LAUNCHERS
+from autopar.launchers import names
 
 Run = Callable[..., Any]
 
@@ -40,7 +40,7 @@ def read_back(run_words: Run, folder: Path, document: dict[str, Any]) -> dict[st
     return dict(json.loads(run_words(*words).out)) if unsaid else found
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("job", JOBS)
 def test_files_cost_what_the_search_said(
     run_words: Run, tmp_path: Path, name: str, job: str

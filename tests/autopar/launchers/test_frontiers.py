@@ -7,7 +7,7 @@ import pytest
 
 from autopar import api
 from autopar.answers.emission import plan_of
-from autopar.launchers import LAUNCHERS, launcher
+from autopar.launchers import dossier, names
 from autopar.launchers.knobs import effective
 from cost_models.specs.errors import SpecError
 from search.result import SearchResult
@@ -33,12 +33,12 @@ def complaints(result: SearchResult, name: str) -> list[str]:
     for row in result.frontier:
         plan = plan_of(result, row)
         try:
-            emission = launcher(name).emit(plan)
+            emission = dossier(name).emit(plan)
         except SpecError as error:
             found.append(f"{row.strategy}: {error}")
             continue
         found += [x for x in emission.not_expressed if x.split()[0] not in AT_RUN_TIME]
-        read = effective(launcher(name).read(emission.files).strategy, plan.model)
+        read = effective(dossier(name).read(emission.files).strategy, plan.model)
         meant = effective(plan.strategy, plan.model)
         same = {"etp": meant.etp, "stage_layers": meant.stage_layers}
         if read.with_(**same) != meant:
@@ -46,7 +46,7 @@ def complaints(result: SearchResult, name: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job[0]}-{job[1]}")
 def test_every_row_can_be_written(name: str, job: tuple[str, int]) -> None:
     """No row of the frontier is refused, or runs as something else."""
@@ -59,7 +59,7 @@ def test_every_row_can_be_written(name: str, job: tuple[str, int]) -> None:
     assert not complaints(result, name)
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("seed", range(2))
 def test_every_row_of_a_full_space_can_be_written(name: str, seed: int) -> None:
     """The same where all knobs are open, for jobs drawn by chance."""

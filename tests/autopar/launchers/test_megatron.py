@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopar.launchers import megatron
+from autopar.launchers import dossier
 from autopar.launchers.knobs import effective
-from autopar.launchers.megatron_args.parallel import dealt_stages
+from autopar.launchers.megatron import files as megatron
+from autopar.launchers.megatron.args.parallel import dealt_stages
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
 from cost_models.specs.cluster import Cluster
@@ -50,14 +51,14 @@ def legal_plan(seed: int) -> Plan:
 @pytest.mark.parametrize("name", PLANS)
 def test_scripts_are_the_kept_ones(name: str) -> None:
     """The four known jobs come out as in tests/golden, to the letter."""
-    compare(f"megatron/{name}", megatron.emit(PLANS[name]))
+    compare(f"megatron/{name}", dossier("megatron").emit(PLANS[name]))
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_known_plans_come_back_whole(name: str) -> None:
     """Strategy, model, batch and world size of a known job survive the script."""
     plan = PLANS[name]
-    emission = megatron.emit(plan)
+    emission = dossier("megatron").emit(plan)
     reading = megatron.read(emission.files)
     assert emission.not_expressed == ()
     assert reading.strategy == plan.strategy
@@ -72,7 +73,7 @@ def test_known_plans_come_back_whole(name: str) -> None:
 def test_every_legal_strategy_comes_back(seed: int) -> None:
     """What a legal plan asks for is read again, or named as not expressed."""
     plan = legal_plan(seed)
-    emission = megatron.emit(plan)
+    emission = dossier("megatron").emit(plan)
     said = effective(megatron.read(emission.files).strategy, plan.model).to_json()
     dealt = plan.strategy.with_(stage_layers=dealt_stages(plan))
     wanted = effective(dealt, plan.model).to_json()
@@ -85,7 +86,7 @@ def test_every_legal_strategy_comes_back(seed: int) -> None:
 def test_emission_is_the_same_every_time(seed: int) -> None:
     """One plan has one script."""
     plan = legal_plan(seed)
-    assert megatron.emit(plan) == megatron.emit(plan)
+    assert dossier("megatron").emit(plan) == dossier("megatron").emit(plan)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -94,7 +95,7 @@ def test_models_come_back(model: str) -> None:
     rng = Random(1)  # noqa: S311
     plan = random_plan(rng, models=(model,))
     plan = replace(plan, workload=replace(plan.workload, sequence_length=2048))
-    read = megatron.read(megatron.emit(plan).files).model
+    read = megatron.read(dossier("megatron").emit(plan).files).model
     assert read is not None
     router_bias = plan.model.router_bias and not plan.model.moe_bias
     assert read == replace(plan.model, source="", router_bias=router_bias)
@@ -103,7 +104,7 @@ def test_models_come_back(model: str) -> None:
 def test_unknown_schedules_are_named() -> None:
     """A zero-bubble plan is written as 1f1b and says so, in the file too."""
     plan = with_strategy(PLANS["llama3-70b-512"], vpp=1, schedule=Schedule.ZB_1P)
-    emission = megatron.emit(plan)
+    emission = dossier("megatron").emit(plan)
     assert any(line.startswith("schedule zb-1p") for line in emission.not_expressed)
     assert "# Not expressed: schedule zb-1p, runs as 1f1b" in emission.files[megatron.FILE]
 
@@ -118,12 +119,12 @@ def test_weights_that_stay_gathered_need_torch_fsdp() -> None:
         sharding=Sharding.FSDP,
         reshard_after_forward=False,
     )
-    emission = megatron.emit(plain)
+    emission = dossier("megatron").emit(plain)
     assert emission.not_expressed == ()
     assert "--torch-fsdp2-no-reshard-after-forward" in emission.files[megatron.FILE]
     assert not megatron.read(emission.files).strategy.reshard_after_forward
     piped = with_strategy(plain, pp=4)
-    assert megatron.emit(piped).not_expressed[0].startswith("reshard_after_forward off")
+    assert dossier("megatron").emit(piped).not_expressed[0].startswith("reshard_after_forward off")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_hardware_queues_suit_the_collectives(
     """CUDA_DEVICE_MAX_CONNECTIONS is 1 for tensor parallel before Blackwell, more for FSDP."""
     plan = with_strategy(PLANS["llama3-70b-512"], **changes)
     plan = replace(plan, cluster=Cluster.of(load_gpu(gpu), plan.strategy.world_size))
-    text = megatron.emit(plan).files[megatron.FILE]
+    text = dossier("megatron").emit(plan).files[megatron.FILE]
     line = f"export CUDA_DEVICE_MAX_CONNECTIONS={connections}\n"
     assert line in text if connections else "CUDA_DEVICE_MAX_CONNECTIONS" not in text
 
@@ -148,7 +149,7 @@ def test_hardware_queues_suit_the_collectives(
 def test_partial_recompute_counts_by_chunk() -> None:
     """Ten layers on a rank with five chunks are two in each, and read as ten."""
     plan = with_strategy(PLANS["llama3-70b-512"], recompute=Recompute.FULL, recompute_layers=10)
-    emission = megatron.emit(plan)
+    emission = dossier("megatron").emit(plan)
     assert "--recompute-num-layers 2\n" in emission.files[megatron.FILE]
     assert megatron.read(emission.files).strategy == plan.strategy
 
@@ -157,7 +158,7 @@ def test_partial_recompute_counts_by_chunk() -> None:
 def test_precisions_come_back(precision: Precision) -> None:
     """Every format has its flags."""
     plan = with_strategy(PLANS["llama3-70b-512"], precision=precision)
-    assert megatron.read(megatron.emit(plan).files).strategy.precision == precision
+    assert megatron.read(dossier("megatron").emit(plan).files).strategy.precision == precision
 
 
 NASTY = (
@@ -183,7 +184,7 @@ def test_names_never_become_code(name: str, tmp_path: Path) -> None:
         cluster=Cluster.of(gpu, plan.cluster.n_gpus),
     )
     script = tmp_path / "megatron.sh"
-    script.write_text(megatron.emit(plan).files[megatron.FILE])
+    script.write_text(dossier("megatron").emit(plan).files[megatron.FILE])
     (tmp_path / "pretrain_gpt.py").touch()
     fake = tmp_path / "torchrun"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$(dirname "$0")/said"\n')
@@ -203,7 +204,7 @@ def test_names_never_become_code(name: str, tmp_path: Path) -> None:
         "said",
         "torchrun",
     ]
-    plain = megatron.emit(PLANS["llama3-70b-512"]).files[megatron.FILE]
+    plain = dossier("megatron").emit(PLANS["llama3-70b-512"]).files[megatron.FILE]
     assert _code(script.read_text()) == _code(plain)
     assert megatron.read(script.read_text()).strategy == plan.strategy
 
@@ -215,7 +216,7 @@ def _code(text: str) -> list[str]:
 def test_a_script_without_its_checkout_says_so(tmp_path: Path) -> None:
     """Where pretrain_gpt.py is not, nothing is started, and the variable to set is named."""
     script = tmp_path / "megatron.sh"
-    script.write_text(megatron.emit(PLANS["llama3-70b-512"]).files[megatron.FILE])
+    script.write_text(dossier("megatron").emit(PLANS["llama3-70b-512"]).files[megatron.FILE])
     done = subprocess.run(
         ["bash", script],
         env={"PATH": "/usr/bin:/bin", "MEGATRON_LM": f"{tmp_path}/no where"},
@@ -396,7 +397,7 @@ def test_the_arguments_dump_is_read() -> None:
 def test_bash_parses_the_scripts(name: str, tmp_path: Path) -> None:
     """``bash -n`` has nothing to say."""
     script = tmp_path / "megatron.sh"
-    script.write_text(megatron.emit(PLANS[name]).files[megatron.FILE])
+    script.write_text(dossier("megatron").emit(PLANS[name]).files[megatron.FILE])
     done = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -407,7 +408,7 @@ def test_damaged_scripts_are_read_or_refused(seed: int) -> None:
     """Whatever happens to a script's characters, reading it ends with a reading or one error."""
     rng = Random(seed)  # noqa: S311 (chance for tests, not for secrets)
     plan = PLANS[rng.choice(list(PLANS))]
-    text = megatron.emit(plan).files[megatron.FILE]
+    text = dossier("megatron").emit(plan).files[megatron.FILE]
     for _ in range(rng.randint(1, 6)):
         at = rng.randrange(len(text))
         noise = "".join(rng.choice("'\"`$(){}[]\\\n ;&|<>#=*-0199xE,.~!") for _ in range(3))

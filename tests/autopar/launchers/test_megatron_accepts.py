@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from autopar.launchers import megatron
-from autopar.launchers.megatron_args.flags import ARGUMENTS, LEGACY
+from autopar.launchers import dossier
+from autopar.launchers.megatron import files as megatron
+from autopar.launchers.megatron.args.flags import ARGUMENTS, LEGACY
 from autopar.launchers.plan import Emission, Plan
 from cost_models.counting.partition import even_stage_layers
 from search.rules import Problem, broken_rules
@@ -61,7 +62,7 @@ def answers() -> list[Answer]:
         else:
             continue
         plans.append((plan, broken))
-    emissions = [megatron.emit(plan) for plan, _ in plans]
+    emissions = [dossier("megatron").emit(plan) for plan, _ in plans]
     cases = [
         megatron_case(emission, plan.strategy.world_size)
         for (plan, _), emission in zip(plans, emissions, strict=True)
@@ -121,7 +122,7 @@ def test_known_plans_are_accepted_and_their_dump_is_read() -> None:
     """The jobs of the golden files pass at full size; their own printout reads back as they are."""
     plans = known_plans()
     cases = [
-        megatron_case(megatron.emit(plan), plan.strategy.world_size, dump=True)
+        megatron_case(dossier("megatron").emit(plan), plan.strategy.world_size, dump=True)
         for plan in plans.values()
     ]
     for (name, plan), verdict in zip(plans.items(), ask("megatron", cases), strict=True):

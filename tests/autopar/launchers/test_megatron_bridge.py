@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopar.launchers import megatron_bridge
+from autopar.launchers import dossier
+from autopar.launchers.formats.shell import read_script
 from autopar.launchers.knobs import effective
-from autopar.launchers.megatron_args.bridge_recipes import recipes_in
-from autopar.launchers.megatron_args.parallel import dealt_stages
+from autopar.launchers.megatron.args.parallel import dealt_stages
+from autopar.launchers.megatron_bridge import files as megatron_bridge
+from autopar.launchers.megatron_bridge.recipes import recipes_in
 from autopar.launchers.plan import Emission, Plan
-from autopar.launchers.shell import read_script
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Precision, Recompute, Sharding
 from search.rules import Problem, broken_rules
@@ -69,7 +70,7 @@ def legal_plan(rng: Random) -> Plan:
 def test_known_plans_come_back(name: str) -> None:
     """The script is the kept one, to the letter, and says the whole strategy."""
     plan = PLANS[name]
-    emission = megatron_bridge.emit(plan)
+    emission = dossier("megatron-bridge").emit(plan)
     compare(f"megatron-bridge/{name}", emission)
     reading = megatron_bridge.read(emission.files)
     assert emission.not_expressed == ()
@@ -85,7 +86,7 @@ def test_known_plans_come_back(name: str) -> None:
 def test_every_legal_strategy_comes_back(seed: int) -> None:
     """What a legal plan asks for is read again, or named as not expressed."""
     plan = legal_plan(Random(seed))  # noqa: S311 (chance for tests, not for secrets)
-    emission = megatron_bridge.emit(plan)
+    emission = dossier("megatron-bridge").emit(plan)
     said = effective(megatron_bridge.read(emission.files).strategy, plan.model).to_json()
     dealt = plan.strategy.with_(stage_layers=dealt_stages(plan))
     wanted = effective(dealt, plan.model).to_json()
@@ -137,7 +138,7 @@ def test_a_command_line_is_read() -> None:
         ("run a.b=1 mixed_precision=fast", {}, r"x:1: mixed_precision is unknown: 'fast'"),
         ("run model.sequence_parallel=4", {}, r"x:1: model\.sequence_parallel must be true"),
         ("def f(:\n", {}, r"x:1: not Python"),
-        (RECIPE, {"recipe": "nope"}, r"x: recipe must be one of 1, got 'nope'"),
+        (RECIPE, {"choice": "nope"}, r"x: recipe must be one of 1, got 'nope'"),
     ],
 )
 def test_wrong_files_are_refused_by_line(text: str, options: dict[str, Any], message: str) -> None:
@@ -151,8 +152,8 @@ def test_names_never_become_code(name: str, tmp_path: Path) -> None:
     """Whatever the model is called, the script parses and differs in comments alone."""
     plan = PLANS["llama3-70b-512"]
     nasty = replace(plan, model=replace(plan.model, name=name))
-    text = megatron_bridge.emit(nasty).files[megatron_bridge.FILE]
-    plain = megatron_bridge.emit(replace(plan, model=replace(plan.model, name="x")))
+    text = dossier("megatron-bridge").emit(nasty).files[megatron_bridge.FILE]
+    plain = dossier("megatron-bridge").emit(replace(plan, model=replace(plan.model, name="x")))
     assert _code(text) == _code(plain.files[megatron_bridge.FILE])
     script = tmp_path / "x.sh"
     script.write_text(text)
@@ -169,7 +170,7 @@ def test_bridge_accepts_the_overrides() -> None:
     """Hydra's grammar, Bridge's fields and its validation take 500 legal plans."""
     rng = Random(7)  # noqa: S311 (chance for tests, not for secrets)
     plans = [*PLANS.values(), *(legal_plan(rng) for _ in range(500 - len(PLANS)))]
-    cases = [_case(plan, megatron_bridge.emit(plan)) for plan in plans]
+    cases = [_case(plan, dossier("megatron-bridge").emit(plan)) for plan in plans]
     for plan, answer in zip(plans, ask("megatron-bridge", cases), strict=True):
         s = plan.strategy
         fsdp = s.sharding in (Sharding.ZERO2, Sharding.FSDP, Sharding.HSDP)
@@ -205,7 +206,7 @@ def test_bridge_refuses_what_it_checks() -> None:
         problem = Problem.of(plan.model, plan.cluster, plan.workload, "megatron-bridge")
         broken = [rule.name for rule, _ in broken_rules(problem, plan.strategy)]
         if len(broken) == 1:
-            found.append((plan, broken[0], megatron_bridge.emit(plan)))
+            found.append((plan, broken[0], dossier("megatron-bridge").emit(plan)))
     answers = ask("megatron-bridge", [_case(plan, emission) for plan, _, emission in found])
     taken = {
         rule
@@ -237,7 +238,7 @@ def test_published_recipes_are_read() -> None:
         text = path.read_text(encoding="utf-8")
         for recipe in recipes_in(text, name=path.name).functions:
             if "_pretrain_" in recipe and not recipe.startswith("_"):
-                reading = megatron_bridge.read(text, name=path.name, recipe=recipe)
+                reading = megatron_bridge.read(text, name=path.name, choice=recipe)
                 if reading.model and reading.world_size and reading.global_batch_size:
                     read.append(recipe)
     assert len(read) >= 30

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from autopar.launchers import nanotron
+from autopar.launchers import dossier
+from autopar.launchers.nanotron import files as nanotron
 from autopar.launchers.plan import Plan
 from cost_models.specs.errors import SpecError
 from search.rules import Problem, broken_rules
@@ -159,7 +160,7 @@ def test_random_plans_both_ways() -> None:
         problem = Problem.of(plan.model, plan.cluster, plan.workload, "nanotron")
         broken = [rule.name for rule, _ in broken_rules(problem, plan.strategy)]
         try:
-            text = nanotron.emit(plan).files[nanotron.CONFIG]
+            text = dossier("nanotron").emit(plan).files[nanotron.CONFIG]
         except SpecError:
             continue
         emitted.append((plan, broken, complaints(text, plan.strategy.world_size)))

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopar.launchers import launcher
+from autopar.launchers import dossier
 from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Plan, Prediction
 from cost_models.catalog.gpus import load_gpu
@@ -106,10 +106,10 @@ GOLDEN: Mapping[str, Plan] = {
 def test_files_are_the_kept_ones(path: str) -> None:
     """Known jobs come out as in tests/golden, to the letter, and come back whole."""
     plan, name = GOLDEN[path], path.split("/")[0]
-    emission = launcher(name).emit(plan)
+    emission = dossier(name).emit(plan)
 
     compare(path, emission)
-    reading = launcher(name).read(emission.files)
+    reading = dossier(name).read(emission.files)
 
     assert reading.world_size == plan.strategy.world_size
     unsaid = {line.split()[0] for line in emission.not_expressed}
@@ -125,11 +125,11 @@ def test_strategies_come_back(name: str, seed: int) -> None:
     """What a plan asks for is read again, or is named with what it runs as."""
     plan = random_plan(Random(seed), name)  # noqa: S311
     try:
-        emission = launcher(name).emit(plan)
+        emission = dossier(name).emit(plan)
     except SpecError:
         return
     wanted = effective(plan.strategy, plan.model)
-    reading = launcher(name).read(emission.files)
+    reading = dossier(name).read(emission.files)
     said = effective(reading.strategy, plan.model)
 
     differing = {k for k in wanted.__slots__ if getattr(wanted, k) != getattr(said, k)}
@@ -155,7 +155,7 @@ def test_legal_plans_can_be_written(name: str, seed: int) -> None:
         return
     stricter = {"maxtext": "ep", "deepspeed": "pp optimizer_offload"}.get(name, "").split()
     try:
-        launcher(name).emit(plan)
+        dossier(name).emit(plan)
     except SpecError as error:
         if str(error).removeprefix("strategy.").split()[0] not in stricter:
             raise
@@ -166,7 +166,7 @@ def test_emitting_twice_gives_the_same(name: str) -> None:
     """The files depend on the plan and on nothing else."""
     plan = GOLDEN[f"{name}/llama3-70b-512"]
 
-    assert launcher(name).emit(plan) == launcher(name).emit(plan)
+    assert dossier(name).emit(plan) == dossier(name).emit(plan)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,9 +178,9 @@ def test_names_never_become_code(name: str, hostile: str) -> None:
     plan = GOLDEN[f"{name}/llama3-70b-512"]
     plan = replace(plan, model=replace(plan.model, name=hostile, n_layers=40))
 
-    files = launcher(name).emit(plan).files
+    files = dossier(name).emit(plan).files
 
-    launcher(name).read(files)
+    dossier(name).read(files)
     for path, text in files.items():
         if path.endswith(".py"):
             imports = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import)]
@@ -221,7 +221,7 @@ def test_layouts_it_has_no_words_for_are_refused(
     with pytest.raises(
         SpecError, match=rf"^strategy\.{knob} .* cannot be expressed for {name}$"
     ) as e:
-        launcher(name).emit(plan)
+        dossier(name).emit(plan)
 
     assert closest in (e.value.hint or "")
 
@@ -229,7 +229,7 @@ def test_layouts_it_has_no_words_for_are_refused(
 def test_knobs_without_a_field_are_named() -> None:
     """A knob that only changes the price does not stop a plan; the files say it is lost."""
     strategy = SHARDED.with_(precision=Precision.FP16, order=Order.TP_CP_EP_PP_DP, pp=2, dp=32)
-    emission = launcher("torchtitan").emit(plan_of("70b", strategy.with_(dp_shard=32)))
+    emission = dossier("torchtitan").emit(plan_of("70b", strategy.with_(dp_shard=32)))
 
     assert [line.split(":")[0] for line in emission.not_expressed] == [
         "precision fp16, runs as bf16",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopar.launchers import launcher
+from autopar.launchers import dossier
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import ContextParallel, Precision, Recompute, Schedule, Sharding
 from tests.launchers.random_layouts import MODELS, random_plan
@@ -35,7 +35,7 @@ def big_run():
 
 def test_titan_recipe_written_as_one_call() -> None:
     """A config function of one nested call is read without running it."""
-    reading = launcher("torchtitan").read({"my/config_registry.py": TITAN_RECIPE})
+    reading = dossier("torchtitan").read({"my/config_registry.py": TITAN_RECIPE})
 
     s = reading.strategy
     assert (s.dp, s.tp, s.pp, s.vpp, s.micro_batch_size) == (8, 8, 4, 2, 1)
@@ -55,7 +55,7 @@ def test_titan_command_over_a_shipped_config() -> None:
         "--config llama3_8b --parallelism.context-parallel-degree 2 "
         "--training.disable_cuda_graphs --compile.enable activation-checkpoint:full"
     )
-    reading = launcher("torchtitan").read({"run.sh": command})
+    reading = dossier("torchtitan").read({"run.sh": command})
 
     assert reading.strategy.dp == 8
     assert reading.strategy.cp_comm == ContextParallel.ALL_GATHER
@@ -66,7 +66,7 @@ def test_titan_command_over_a_shipped_config() -> None:
 
 def test_titan_degree_that_takes_what_is_left() -> None:
     """Without a number of GPUs, a shard degree of -1 is said to be open."""
-    reading = launcher("torchtitan").read(
+    reading = dossier("torchtitan").read(
         {"run.sh": "python -m torchtitan.train --module llama3 --config llama3_70b"}
     )
 
@@ -80,7 +80,7 @@ def test_python_is_never_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     source = f"open({str(mark)!r}, 'w')\n" + TITAN_RECIPE
 
-    launcher("torchtitan").read({"config_registry.py": source})
+    dossier("torchtitan").read({"config_registry.py": source})
 
     assert not mark.exists()
 
@@ -94,7 +94,7 @@ def test_deepspeed_of_the_hugging_face_trainer() -> None:
         "llama/config.json": '{"model_type": "llama", "hidden_size": 4096, "vocab_size": 32000,'
         ' "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008}',
     }
-    reading = launcher("deepspeed").read(files)
+    reading = dossier("deepspeed").read(files)
 
     assert reading.strategy.sharding == Sharding.ZERO3
     assert reading.strategy.micro_batch_size == 2
@@ -118,7 +118,7 @@ mixed_precision: bf16
 num_machines: 2
 num_processes: 16
 """
-    reading = launcher("accelerate").read({"default_config.yaml": text})
+    reading = dossier("accelerate").read({"default_config.yaml": text})
 
     s = reading.strategy
     assert (s.dp, s.dp_shard, s.sharding) == (16, 16, Sharding.FSDP)
@@ -133,7 +133,7 @@ def test_maxtext_command() -> None:
         "ici_tensor_parallelism=4 ici_fsdp_parallelism=2 dcn_fsdp_parallelism=4 "
         "dcn_data_parallelism=1 per_device_batch_size=1 remat_policy=minimal"
     )
-    reading = launcher("maxtext").read({"run.sh": command})
+    reading = dossier("maxtext").read({"run.sh": command})
 
     assert (reading.strategy.dp, reading.strategy.tp) == (8, 4)
     assert reading.strategy.recompute == Recompute.LAYERNORM | Recompute.CORE_ATTN
@@ -225,7 +225,7 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
 def test_broken_files_are_one_clear_line(name: str, path: str, text: str, complaint: str) -> None:
     """File, line or field, and what is wrong with it, on a single line."""
     with pytest.raises(SpecError) as error:
-        launcher(name).read({path: text})
+        dossier(name).read({path: text})
 
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
@@ -241,7 +241,7 @@ def test_mangled_files_are_read_or_refused(name: str, seed: int) -> None:
     """Whatever happened to a file, it is a strategy or one line that says why not."""
     rng = Random(seed)  # noqa: S311
     try:
-        files = dict(launcher(name).emit(random_plan(rng, name)).files)
+        files = dict(dossier(name).emit(random_plan(rng, name)).files)
     except SpecError:
         return
     path = rng.choice(list(files))
@@ -258,7 +258,7 @@ def test_mangled_files_are_read_or_refused(name: str, seed: int) -> None:
 
     said = ""
     try:
-        launcher(name).read(files)
+        dossier(name).read(files)
     except SpecError as error:
         said = str(error)
 

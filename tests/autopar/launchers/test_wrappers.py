@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from autopar import launchers
-from autopar.launchers import megatron
+from autopar.launchers import dossier
+from autopar.launchers.megatron import files as megatron
 from autopar.launchers.plan import Emission, Plan
 from autopar.launchers.wrappers.node import job_name
 from cost_models.specs.cluster import Cluster
@@ -26,7 +27,7 @@ NASTY = ("x'; touch owned; '", "$(touch owned)", "a\nEND_OF_FILE\ntouch owned\nb
 
 def wrapped(kind: str, plan: Plan = PLAN) -> Emission:
     """The Megatron-LM script of the plan under one wrapper."""
-    return launchers.wrap(megatron.emit(plan), plan, kind)
+    return launchers.wrap(dossier("megatron").emit(plan), plan, kind)
 
 
 def named(name: str) -> Plan:
@@ -68,7 +69,7 @@ def test_wrapped_files_are_the_kept_ones(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_launchers_files_stay(kind: str) -> None:
     """A wrapper adds files and changes none; the strategy is read through it."""
-    emission = megatron.emit(PLAN)
+    emission = dossier("megatron").emit(PLAN)
     after = launchers.wrap(emission, PLAN, kind)
     assert after.files[megatron.FILE] == emission.files[megatron.FILE]
     assert set(after.files) > set(emission.files)
@@ -112,7 +113,7 @@ def test_a_container_rebuilds_the_files_and_starts_them(
 ) -> None:
     """The script inside the YAML writes our files as they were and runs torchrun once."""
     plan, trap = named(name), "END_OF_FILE\ntouch owned\n\tend \n"
-    emission = megatron.emit(plan)
+    emission = dossier("megatron").emit(plan)
     emission = replace(emission, files={**emission.files, "notes/trap.txt": trap})
     emission = launchers.wrap(emission, plan, kind)
     script = _script(yaml.safe_load(next(t for n, t in emission.files.items() if "yaml" in n)))
@@ -152,7 +153,7 @@ def test_wrong_wrappers_are_refused() -> None:
     with pytest.raises(SpecError, match=r"run\.sh is already one of the files"):
         launchers.wrap(wrapped("torchrun"), PLAN, "torchrun")
     with pytest.raises(SpecError, match="no wrapper knows how to run the files of 'own'"):
-        launchers.wrap(replace(megatron.emit(PLAN), launcher="own"), PLAN, "torchrun")
+        launchers.wrap(replace(dossier("megatron").emit(PLAN), launcher="own"), PLAN, "torchrun")
 
 
 def test_part_of_a_node_is_asked_for_only_alone() -> None:
@@ -168,7 +169,7 @@ def test_part_of_a_node_is_asked_for_only_alone() -> None:
 @pytest.mark.launchers
 def test_torchrun_takes_its_arguments(tmp_path: Path) -> None:
     """The parser of torchrun parser makes 64 nodes of 8 processes of the script's arguments."""
-    script = megatron.emit(PLAN).files[megatron.FILE]
+    script = dossier("megatron").emit(PLAN).files[megatron.FILE]
     argv = run(script, tmp_path, NODE_RANK="5", MASTER_ADDR="first")
     case = {
         "kind": "torchrun",

@@ -1,0 +1,1 @@
+"""MaxText on GPUs: one YAML over its ``base.yml``."""

@@ -1,0 +1,1 @@
+"""Megatron-LM: a bash script of flags for ``pretrain_gpt.py``, whose meanings are in ``args``."""

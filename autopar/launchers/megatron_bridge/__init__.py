@@ -1,0 +1,1 @@
+"""Megatron-Bridge: a recipe's name and overrides of its fields."""

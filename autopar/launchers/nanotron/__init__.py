@@ -1,0 +1,1 @@
+"""nanotron: one YAML file."""

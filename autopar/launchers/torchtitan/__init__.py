@@ -1,0 +1,1 @@
+"""torchtitan: a config function in Python, and the command that picks it."""
