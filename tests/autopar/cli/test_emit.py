@@ -43,7 +43,7 @@ def test_the_best_row_is_written_and_read_back(run: Run, result: Path, tmp_path:
     assert (ran.code, ran.err) == (0, "")
     assert "megatron.sh" in ran.out
     text = (tmp_path / "run" / "megatron.sh").read_text()
-    strategy = dossier("megatron").read(text).strategy
+    strategy = dossier("megatron").read({"megatron.sh": text}).strategy
     assert strategy.to_json() == json.loads(result.read_text())["frontier"][0]["strategy"]
     assert "Predicted: step " in text
 
@@ -268,7 +268,7 @@ def test_names_never_become_code(run: Run, result: Path, tmp_path: Path, name: s
     """A model's name may hold anything: every script parses, and runs nothing of it."""
     evil = "x'; touch OWNED; $(touch OWNED) `touch OWNED`\ntouch OWNED\n#SBATCH --wrap=id"
     words = f"search --gpus 8 --model 8b --seq-len 4096 --launcher {name} --json {tmp_path}/r.json"
-    assert run(words, "--tp 1 --pp 1 --micro-batch-size 1").code == 0
+    assert run(words, "--tp 8 --pp 1 --micro-batch-size 1").code == 0
     path = changed(tmp_path / "r.json", tmp_path, lambda d: d["model"].update(name=evil))
     out = tmp_path / "run"
     ran = run(f"emit {path} --launcher {name} --wrap slurm --out {out}")

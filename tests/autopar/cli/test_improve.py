@@ -81,7 +81,8 @@ def test_the_better_plan_can_be_emitted(
     (said, path), out = better, tmp_path / "run"
     assert said.splitlines()[-1].endswith(f"emit {path} --launcher megatron --out DIR")
     assert run_words("emit", str(path), "--out", str(out)).code == 0
-    read = dossier("megatron").read((out / "megatron.sh").read_text()).strategy.to_json()
+    text = (out / "megatron.sh").read_text()
+    read = dossier("megatron").read({"megatron.sh": text}).strategy.to_json()
     assert read == json.loads(path.read_text())["better"]["strategy"]
 
 
