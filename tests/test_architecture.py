@@ -52,9 +52,6 @@ ROOMS: dict[str, set[str]] = {
 MOST_FILES = 12
 """Of one room, at one level: more want a room of their own."""
 
-STILL_CROWDED = {}
-"""To be parted."""
-
 OWNERS = {
     "ortools": ("search/feasible/", "search/stages/"),
     "optuna": ("search/explore/",),
