@@ -40,16 +40,12 @@ def canonical(s: Strategies, *, moe: bool) -> Strategies:
     shared = replicas(s, moe=moe)
     piped = s.pp > 1
     c["schedule"] = _schedule(s)
-    c["sharding"] = np.where(
-        ~shared & np.isin(s.sharding, (Sharding.ZERO1, Sharding.ZERO2)), Sharding.NONE, s.sharding
-    )
+    c["sharding"] = np.where(shared, s.sharding, Sharding.NONE)
     sharded = c["sharding"] != Sharding.NONE
     c["dp_shard"] = np.where(c["sharding"] == Sharding.HSDP, s.dp_shard, np.where(sharded, s.dp, 1))
-    c["reshard_after_forward"] = (
-        ~(np.isin(c["sharding"], REGATHERED) & shared) | s.reshard_after_forward
-    )
+    c["reshard_after_forward"] = ~np.isin(c["sharding"], REGATHERED) | s.reshard_after_forward
     c["overlap_grad_reduce"] = s.overlap_grad_reduce & shared
-    c["overlap_param_gather"] = s.overlap_param_gather & shared & sharded
+    c["overlap_param_gather"] = s.overlap_param_gather & sharded
     c["sequence_parallel"] = s.sequence_parallel & (s.tp > 1)
     c["overlap_tp"] = s.overlap_tp & (s.tp > 1)
     c["overlap_ep"] = s.overlap_ep & (s.ep > 1)

@@ -97,14 +97,14 @@ def _sharding_choices(space: Space, facts: Facts) -> list[tuple[Any, ...]]:
     axes = space.axes
     found: dict[tuple[Any, ...], None] = {}
     for sharding in axes["sharding"]:
-        if not facts.shared and sharding in (Sharding.ZERO1, Sharding.ZERO2):
+        if not facts.shared:
             sharding = Sharding.NONE  # noqa: PLW2901  one rank shares nothing
         if sharding == Sharding.HSDP:
             groups = [d for d in axes["dp_shard"] if 1 < d < facts.dp and facts.dp % d == 0]
         else:
             groups = [1 if sharding == Sharding.NONE else facts.dp]
-        regathered = sharding in REGATHERED and facts.shared
-        gathered = sharding != Sharding.NONE and facts.shared
+        regathered = sharding in REGATHERED
+        gathered = sharding != Sharding.NONE
         found |= dict.fromkeys(
             product(
                 [sharding],

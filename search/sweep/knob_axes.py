@@ -143,10 +143,10 @@ def _sharding(space: Space, facts: Facts, layouts: Strategies) -> KnobAxis:
     """Sharding with its group and whether weights are freed after the forward pass."""
     rows: dict[tuple[Sharding, int, bool], None] = {}
     for sharding in space.axes["sharding"]:
-        if not facts.shared and sharding in (Sharding.ZERO1, Sharding.ZERO2):
+        if not facts.shared:
             sharding = Sharding.NONE  # noqa: PLW2901  one rank shares nothing
         groups = space.axes["dp_shard"] if sharding == Sharding.HSDP else (0,)
-        regathered = sharding in REGATHERED and facts.shared
+        regathered = sharding in REGATHERED
         reshard = space.axes["reshard_after_forward"] if regathered else (True,)
         rows |= dict.fromkeys(product([sharding], groups, reshard))
     kind, group, reshards = (np.array(column) for column in zip(*rows, strict=True))

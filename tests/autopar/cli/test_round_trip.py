@@ -15,8 +15,9 @@ JOBS = {
     "dense": "--model 8b --gpus 16 --global-batch 64 --seq-len 4096 --tp 2,4 --pp 1,2",
     "moe": "--model 8x7b --gpus 32 --global-batch 64 --seq-len 4096 --tp 1,4 --pp 1,4",
     "long": "--model 8b --gpus 16 --global-batch 16 --seq-len 32768 --cp 2,4 --pp 1",
-    "fsdp": "--model 8b --gpus 8 --global-batch 32 --seq-len 8192 --sharding fsdp,zero3 --tp 1,2",
+    "fsdp": "--model 8b --gpus 8 --global-batch 32 --sharding fsdp,zero3 --tp 1,2 --pp 1",
     "odd": "--model 8b --gpus 24 --global-batch 48 --seq-len 4096 --tp 1,2 --pp 1,3",
+    "one": "--model 8b --gpu b300 --gpus 1 --global-batch 8",
 }
 CANNOT = {"nanotron": {"moe", "fsdp"}}
 """Jobs that a launcher has no words for: nanotron has neither experts nor full sharding."""
@@ -25,9 +26,10 @@ ASKED_FOR = {"sequence_length": "--seq-len", "global_batch_size": "--global-batc
 
 
 def read_back(run_words: Run, folder: Path, document: dict[str, Any]) -> dict[str, Any]:
-    """The estimate of the files; what they have no field for is said beside them."""
+    """The estimate of the files; what they have no field for, as the GPU, is said beside them."""
     words = ["estimate", "--from", str(folder), "--json", "-"]
-    words += ["--gpus", str(document["cluster"]["n_gpus"])]
+    cluster = document["cluster"]
+    words += ["--gpus", str(cluster["n_gpus"]), "--gpu", cluster["gpu"]["name"]]
     ran = run_words(*words)
     if "which model it is for is not said" in ran.err:
         words += ["--model", document["said"]["model"]]
