@@ -12,6 +12,7 @@ up to what the equations bend; whoever is assigned layers is priced again in ful
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 
 import numpy as np
 
@@ -61,13 +62,17 @@ def relatives(
     piped = layouts.take(np.asarray(layouts.pp > 1))
     sets: dict[tuple[object, ...], Strategy] = {}
     for row in frontier:
-        for recompute in space.axes["recompute"]:
-            if recompute & Recompute.FULL == 0 or row.strategy.recompute == recompute:
-                one = row.strategy.with_(recompute=recompute, stage_layers=None)
-            else:
-                one = row.strategy.with_(recompute=recompute, recompute_layers=0)
-            if one.pp == 1 or one.vpp == 1:  # there it says nothing
-                one = one.with_(overlap_p2p=any(space.axes["overlap_p2p"]))
+        alone = row.strategy.dp * row.strategy.cp == 1
+        shardings = space.axes["sharding"] if alone else (row.strategy.sharding,)
+        for recompute, sharding in product(space.axes["recompute"], shardings):
+            one = row.strategy.with_(recompute=recompute, sharding=sharding, stage_layers=None)
+            if recompute & Recompute.FULL and row.strategy.recompute != recompute:
+                one = one.with_(recompute_layers=0)
+            # what has no effect in this row was not chosen in it either
+            silent = () if one.pp > 1 and one.vpp > 1 else ("overlap_p2p",)
+            if alone:
+                silent = (*silent, "overlap_grad_reduce", "overlap_param_gather")
+            one = one.with_(**{name: any(space.axes[name]) for name in silent})
             key = tuple(getattr(one, name) for name in KNOB_AXES if name != "dp_shard")
             sets.setdefault(key, one)
     most = max(1, MOST_ROWS // max(len(piped), 1))

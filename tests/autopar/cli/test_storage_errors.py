@@ -15,6 +15,7 @@ import pytest
 from search.explore.storage import open_store
 from search.explore.study import RECORD
 from tests.autopar.cli import processes
+from tests.autopar.cli.documents import answer
 from tests.autopar.cli.servers import QUOTED, free_port, postgres
 
 Run = Callable[..., Any]
@@ -246,7 +247,7 @@ def test_a_disk_that_fills_up(run: Run, kind: str, tmp_path: Path) -> None:
     answers = [tmp_path / name for name in ("resumed.json", "whole.json")]
     assert run(f"{PROBLEM} {place} --trials 40 --json {answers[0]}").code == 0
     assert run(f"{PROBLEM} --trials 40 --json {answers[1]}").code == 0
-    assert answers[0].read_text() == answers[1].read_text()
+    assert answer(answers[0]) == answer(answers[1])
 
 
 @pytest.mark.postgres

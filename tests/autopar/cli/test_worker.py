@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.explore.storage import open_store
 from search.explore.workers import OWNER
 from search.frontier.pareto import pareto_mask
+from tests.autopar.cli.documents import answer
 from tests.autopar.cli.gated_samplers import GATE, HELD
 from tests.autopar.cli.processes import Process, autopar
 from tests.autopar.cli.servers import postgres, proxy
@@ -187,7 +188,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(
     whole = run("search", *asked, "--json", str(answers[1]))
 
     assert [code for code, _, _ in (worker, again, whole)] == [0, 0, 0]
-    assert answers[0].read_text() == answers[1].read_text()
+    assert answer(answers[0]) == answer(answers[1])
 
 
 @pytest.mark.parametrize("killed", ["search", "worker"])

@@ -152,7 +152,7 @@ def test_wrong_wrappers_are_refused() -> None:
     assert error.value.hint == "did you mean 'slurm'?"
     with pytest.raises(SpecError, match=r"run\.sh is already one of the files"):
         launchers.wrap(wrapped("torchrun"), PLAN, "torchrun")
-    with pytest.raises(SpecError, match="no wrapper knows how to run the files of 'own'"):
+    with pytest.raises(SpecError, match="unknown launcher 'own'"):
         launchers.wrap(replace(dossier("megatron").emit(PLAN), launcher="own"), PLAN, "torchrun")
 
 
