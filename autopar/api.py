@@ -59,29 +59,31 @@ def search(
         job = model
     else:
         job = Job.of(model, gpus, **words)
-    problem = job.problem
-    exploring: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s, "sampler": sampler}
-    exploring |= {"storage": storage, "study": study}
-    options = Explore(**{name: value for name, value in exploring.items() if value is not None})
+    kept = _said(storage=storage, study=study)
+    how = How(
+        method=method,
+        explore=Explore(**_said(trials=trials, timeout_s=timeout_s, sampler=sampler), **kept),
+        verify_cut=verify_cut,
+        refine=refine,
+        some_layers=not {"recompute_layers", "recompute-layers"} & set(job.fixed),
+    )
     return search_strategies(
-        problem.model,
-        problem.cluster,
-        problem.workload,
-        job.space_for(problem),
+        job.problem.model,
+        job.problem.cluster,
+        job.problem.workload,
+        job.space_for(job.problem),
         job.constants,
         launcher=job.name,
         seed=job.seed,
         top=top,
-        how=How(
-            method=method,
-            explore=options,
-            verify_cut=verify_cut,
-            refine=refine,
-            some_layers=not {"recompute_layers", "recompute-layers"} & set(job.fixed),
-        ),
+        how=how,
         space_for=job.space_for,
         progress=progress,
     )
+
+
+def _said(**words: Any) -> dict[str, Any]:
+    return {name: value for name, value in words.items() if value is not None}
 
 
 def search_study(
@@ -107,8 +109,6 @@ def search_study(
     from search.explore.explore import asked_by  # brings Optuna
 
     asked = asked_by(storage, study)
-    words: dict[str, Any] = {"trials": trials, "timeout_s": timeout_s}
-    given = {name: value for name, value in words.items() if value is not None}
     problem, axes = asked.problem, asked.space.axes
     open_layers = Space.core(problem).axes["recompute_layers"] == axes["recompute_layers"]
     return search_strategies(
@@ -122,7 +122,7 @@ def search_study(
         top=top,
         how=How(
             method="explore",
-            explore=replace(asked.options, **given),
+            explore=replace(asked.options, **_said(trials=trials, timeout_s=timeout_s)),
             refine=refine,
             some_layers=open_layers,
         ),

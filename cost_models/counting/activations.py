@@ -12,6 +12,16 @@ bytes per token, and with tensor- and sequence-parallel over t ranks
 
 A recomputed module keeps its input only; a recomputed layer keeps 2h bytes per token.
 
+======  ===================================  ===========================================
+symbol  meaning                              name here
+======  ===================================  ===========================================
+h       width of the residual stream         ``model.hidden_size``
+a       attention heads of the whole model   ``model.n_heads``; a / t is ``Widths.heads``
+s       tokens in a sequence                 ``sequence_length``
+t       tensor-parallel ranks                ``strategies.tp``; ``Widths.sequence_parts``
+                                             with sequence-parallel, else 1
+======  ===================================  ===========================================
+
 References
 ----------
 .. [1] V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer

@@ -116,14 +116,14 @@ def _static(
     update = update + spread * f.update_shard_bytes
     state = trained * (o.moments_bytes + master) * (1.0 - s.optimizer_offload)
     return {
-        "weights": np.where(sharded > 0, weights_spread, weights_whole),
-        "gradients": trained
+        "weights": np.where(sharded > 0, weights_spread, weights_whole),  # (1)
+        "gradients": trained  # (2)
         * (
             np.where(sharded > 0, grads_spread, grads_whole)
             + np.where(alone, whole, 0.0) * f.unsharded_bucket_bytes
         ),
-        "optimizer": spread * state,
-        "update": trained * np.where(s.sharding == Sharding.NONE, 0.0, update),
+        "optimizer": spread * state,  # (3)
+        "update": trained * np.where(s.sharding == Sharding.NONE, 0.0, update),  # (6)
         "parameters": whole,
     }
 
@@ -203,17 +203,17 @@ def rank_memory(
         weights=static["weights"],
         gradients=static["gradients"],
         optimizer=static["optimizer"],
-        resident=tokens
+        resident=tokens  # (4), with working and recomputed
         * (flying * (kept + embedding + mtp) + uneven)
         * (1.0 - s.activation_offload),
         working=tokens * whole,
         recomputed=tokens * np.where(_recomputed_layers(s, held) > 0, whole, 0.0),
         head_input=head_input,
-        logits=of_logits,
+        logits=of_logits,  # (5)
         overgrown=np.maximum(working_grads - freed, 0.0) if working_bytes else np.zeros(()),
         update=static["update"],
         gathered=full_width * workload.framework.gathered_buffers,
-        held=full_width * _layers_ahead(workload.framework, s, held, flying),
+        held=full_width * _layers_ahead(workload.framework, s, held, flying),  # (7)
         n_communicators=workload.framework.communicators * _communicators(s),
     )
 

@@ -4,6 +4,14 @@ With R_r the terms of pipeline rank r (:mod:`cost_models.equations.memory`), eac
 world / pp ranks alike:
 
     total = world / pp  sum over r of R_r                                          (1)
+
+======  ================================  =======  ===========================
+symbol  meaning                           unit     name here
+======  ================================  =======  ===========================
+R_r     a term of pipeline rank r         bytes    ``MemoryCost.by_rank[r]``
+world   GPUs of the job                   ranks    ``strategy.world_size``
+pp      pipeline stages                   ranks    ``strategy.pp``
+======  ================================  =======  ===========================
 """
 
 from cost_models.counting.partition import even_stage_layers
