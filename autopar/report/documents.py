@@ -17,23 +17,22 @@ from search.versions import versions
 
 
 def search_document(
-    result: SearchResult, top: int | None = None, job: Job | None = None
+    result: SearchResult, said: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """What a search found, for programs; the first ``top`` rows of the frontier, or all."""
+    """What a search found, for programs, below what was said and what is to be known of it."""
     document = {
         "schema": SEARCH_SCHEMA,
         "model": model_document(result.model),
         "cluster": cluster_document(result.cluster),
         "workload": workload_document(result.workload),
         "launcher": result.launcher,
-        **({} if job is None else job_document(job)),
+        "said": dict(said),
+        "notes": list(notes),
         "seed": result.seed,
         "versions": result.versions,
         "counts": asdict(result.counts),
         "certificate": asdict(result.certificate),
-        "frontier": [
-            row_document(row, rank) for rank, row in enumerate(result.frontier[:top], start=1)
-        ],
+        "frontier": [row_document(row, rank) for rank, row in enumerate(result.frontier, start=1)],
     }
     if result.explanation is not None:
         document["explanation"] = result.explanation

@@ -83,7 +83,7 @@ def _whole_space(options: dict[str, Any]) -> None:
         result = api.search(job, progress=progress)
     path = options["json_path"]
     if path is not None:
-        write_text("--json", path, json_text(search_document(result, job=job)))
+        write_text("--json", path, json_text(search_document(result, job.said, job.notes)))
     if path != STDOUT:
         printer = Printer()
         printer.lines(note_lines(job), style="yellow")

@@ -87,12 +87,13 @@ def command(**options: Any) -> int:
     with Bar("searching") as progress:
         result = _search(job, options, progress)
     asked = problem_said(result) if job is None else job.said
+    notes = () if job is None else job.notes
     if not result.counts.legal:
         return complain_all(nothing_lines(result), WRONG_INPUT)
     if options["emit"] is not None and result.frontier:
         _emit(result, asked, options)
     if json_path is not None:
-        write_text("--json", json_path, json_text(search_document(result, job=job)))
+        write_text("--json", json_path, json_text(search_document(result, asked, notes)))
     if csv_path is not None:
         write_text("--csv", csv_path, rows_csv(result.frontier))
     if STDOUT not in (json_path, csv_path) and result.frontier:
