@@ -155,7 +155,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
             activation_offload=False,
             gathers_ahead=(),
             lists_stages=False,
-            decides={"overlap_param_gather": (False,)},
+            decides={"overlap_grad_reduce": (True,), "overlap_param_gather": (False,)},
         ),
         Launcher(
             name="maxtext",
