@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         search,
         search_study,
         simulate,
+        validate,
         work,
     )
 
@@ -45,6 +46,7 @@ __all__ = [
     "search",
     "search_study",
     "simulate",
+    "validate",
     "work",
 ]
 

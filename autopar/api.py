@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from autopar.job.inputs import as_calibration
 from autopar.job.job import Job, Words, one_strategy, require_legal, require_no_words
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.errors import SpecError
@@ -18,6 +20,7 @@ from search.rules import broken_rules
 from search.space.space import Space
 
 if TYPE_CHECKING:
+    from cost_models.calibrate.validation import RunTable, Validation
     from search.explore.explore import Worked
 
 
@@ -212,6 +215,38 @@ def explain(
     return [f"{rule.name}: {why}" for rule, why in broken_rules(problem, one)]
 
 
+def validate(
+    runs: "str | Path | RunTable",
+    *,
+    calibration: str | Path | None = None,
+    calibrate_on: int = 0,
+    seed: int = 0,
+) -> "Validation":
+    """How far predictions are from the measured runs of a CSV.
+
+    ``result.rows`` has every row beside its prediction, or why there is none;
+    ``result.summary`` the figures by source, GPU, framework and model.  With
+    ``calibrate_on``, so many runs of each source, drawn by ``seed``, adjust the constants
+    for its others.
+
+    Raises
+    ------
+    SpecError
+        For files that cannot be read, and where no row can be priced.
+    """
+    from cost_models.calibrate.validation import (  # brings SciPy
+        RunTable,
+        read_run_table,
+        validate_table,
+    )
+
+    known = as_calibration(calibration)
+    table = runs if isinstance(runs, RunTable) else read_run_table(Path(runs))
+    if not table.runs:
+        raise SpecError(f"{table.path}: no row can be priced")
+    return validate_table(table, known, calibrate_on=calibrate_on, seed=seed)
+
+
 __all__ = [
     "Cluster",
     "Job",
@@ -226,5 +261,6 @@ __all__ = [
     "search",
     "search_study",
     "simulate",
+    "validate",
     "work",
 ]

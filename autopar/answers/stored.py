@@ -40,8 +40,6 @@ class Answer:
     rows: tuple[Mapping[str, Any], ...]
     said: Mapping[str, Any]
     """What was typed for it, by option; empty in documents that do not say."""
-    verb: str
-    """The command that was typed."""
 
     def others(self, rank: int) -> Others:
         """All plans but one, in the order of their ranks."""
@@ -106,7 +104,6 @@ def read_answer(path: Path) -> Answer:
         ),
         rows=_rows(document, schema),
         said=_said(document),
-        verb=schema.split("/")[1],
     )
 
 

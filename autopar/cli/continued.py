@@ -12,7 +12,7 @@ from cost_models.specs.errors import SpecError
 from search.result import SearchResult
 
 _STUDY = ("storage", "study")
-_WRITING = ("top", "json_path", "csv_path", "emit", "wrap", "out", "force")
+_WRITING = ("top", "json_path", "csv_path", "emit", "wrap", "out", "replace")
 _FREE = frozenset((*_STUDY, "trials", "timeout", "refine", *_WRITING))
 """Options that say nothing about the problem."""
 

@@ -18,7 +18,7 @@ from search.rules import Problem
 
 _NO_QUESTION = (
     *("json_path", "csv_path", "trace_path", "top"),
-    *("emit", "wrap", "out", "force"),
+    *("emit", "wrap", "out", "replace"),
 )
 """Options that say what becomes of the answer."""
 _ALWAYS = ("model", "launcher")
@@ -69,8 +69,11 @@ def described_by(options: Mapping[str, Any]) -> Described:
     """The job in the files of --from; what was typed goes before what they say."""
     model = options["model"] if was_typed("model") else None
     gpus = one_count(options["gpus"])
+    words = words_of(options)
+    if options.get("stage_layers") is not None:
+        words["fixed"] = {**(words.get("fixed") or {}), "stage_layers": options["stage_layers"]}
     sources = gather(options["sources"])
-    return complete(sources, model, gpus, said=said_in(options), **words_of(options))
+    return complete(sources, model, gpus, said=said_in(options), **words)
 
 
 def words_of(options: Mapping[str, Any]) -> Words:

@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def emit_options(command: F) -> F:
     """Where the files go, and what starts them."""
     for option in (
-        click.option("--force", is_flag=True, help="Replace files of the same name."),
+        click.option("--force", "replace", is_flag=True, help="Replace files of the same name."),
         click.option("--out", metavar="DIR", help="Directory for the files."),
         click.option(
             "--wrap",
@@ -78,7 +78,7 @@ def write_plan(
     plan = with_intervals(plan)
     emission = emit_plan(plan, name, wrapper=options["wrap"], others=others)
     out, path = options["out"], options.get("json_path")
-    written = write_folder("--out", out, emission.files, force=options["force"])
+    written = write_folder("--out", out, emission.files, force=options["replace"])
     if path is not None:
         document = emit_document(emission, plan, rank=rank, wrapper=options["wrap"], out=out)
         write_text("--json", path, json_text(document))

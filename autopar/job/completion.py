@@ -10,7 +10,7 @@ from autopar.job.foreign import Sources, detect, read_foreign
 from autopar.job.inputs import as_model, default_batch, default_sequence_length
 from autopar.job.job import Job, Words, cluster_of
 from autopar.job.said import texts_of
-from autopar.job.strategy import single_values
+from autopar.job.strategy import layers_of_chunks, single_values
 from autopar.launchers import dossier
 from autopar.launchers.knobs import effective
 from autopar.launchers.plan import Reading
@@ -188,8 +188,12 @@ def _with_dp(strategy: Strategy, dp: int) -> Strategy:
 
 def _changed(strategy: Strategy, knobs: Mapping[str, Any], world: int) -> Strategy:
     """The strategy with knobs of the user's own; data parallel takes the GPUs that are left."""
-    changed = strategy.with_(**knobs)
-    if changed.pp * changed.vpp != strategy.pp * strategy.vpp and "stage_layers" not in knobs:
+    stages = knobs.get("stage_layers")
+    changed = strategy.with_(**{n: v for n, v in knobs.items() if n != "stage_layers"})
+    chunks = changed.pp * changed.vpp
+    if stages is not None:
+        changed = changed.with_(stage_layers=layers_of_chunks(stages, chunks))
+    elif chunks != strategy.pp * strategy.vpp:
         changed = changed.with_(stage_layers=None)
     if "dp" in knobs and "dp_shard" in knobs:
         return changed

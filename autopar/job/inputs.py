@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autopar.launchers import dossier
-from cost_models.calibrate.calibration import SHIPPED, load_constants
+from cost_models.calibrate.calibration import SHIPPED, Calibration, load_calibration
 from cost_models.catalog.frameworks import load_framework
 from cost_models.catalog.gpus import load_cluster
 from cost_models.catalog.models import load_model
@@ -160,8 +160,13 @@ def as_space(
     return space
 
 
+def as_calibration(calibration: str | Path | None) -> Calibration:
+    """What is known of all constants, shipped or from a file of one's own."""
+    return load_calibration(Path(calibration or SHIPPED))
+
+
 def constants_for(
     cluster: Cluster, framework: Framework, calibration: str | Path | None = None
 ) -> Constants:
     """The constants of this GPU and framework, shipped or from a file of one's own."""
-    return load_constants(cluster.gpu, framework, Path(calibration or SHIPPED))
+    return as_calibration(calibration).constants(cluster.gpu, framework)

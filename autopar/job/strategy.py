@@ -55,7 +55,7 @@ def complete_strategy(
         given.setdefault("schedule", Schedule.INTERLEAVED)
     plain = canonical_strategy(Strategy(**given), moe=moe)
     if stages is not None:
-        typed["stage_layers"] = _stage_layers(stages, inner.pp * given.get("vpp", 1))
+        typed["stage_layers"] = layers_of_chunks(stages, inner.pp * given.get("vpp", 1))
     return plain.with_(**typed)
 
 
@@ -102,7 +102,8 @@ def _data_parallel(inner: Strategy, gpus: int | None) -> int:
     return dp
 
 
-def _stage_layers(said: str | Sequence[int], chunks: int) -> tuple[int, ...]:
+def layers_of_chunks(said: str | Sequence[int], chunks: int) -> tuple[int, ...]:
+    """Layers of every chunk in model order; raises SpecError unless there are so many."""
     try:
         layers = tuple(int(part) for part in (said.split(",") if isinstance(said, str) else said))
     except (TypeError, ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 from autopar.job.job import WORDS
 from autopar.job.said import command_line
 from autopar.launchers.plan import Plan
-from autopar.report.strategy_words import flags
+from autopar.report.strategy_words import all_flags, flags
 from cost_models.counting.partition import even_stage_layers
 from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Strategy
@@ -15,7 +15,10 @@ from cost_models.specs.workload import Workload
 from search.result import SearchResult
 from search.space.axes import AXES
 
-_OF_ONE = ("model", *(name for name in WORDS if name not in ("space", "seed", "fixed")))
+_OF_ONE = (
+    *("sources", "model", "force"),
+    *(name for name in WORDS if name not in ("space", "seed", "fixed")),
+)
 """Words that a question about one strategy repeats."""
 
 
@@ -31,6 +34,8 @@ def strategy_line(
             words["global_batch"] = workload.global_batch_size
     if verb == "explain" and "space" in said:
         words["space"] = said["space"]
+    if "sources" in said:  # which hold wherever nothing else is said
+        return f"{command_line(verb, words)} {all_flags(strategy)}"
     layers = even_stage_layers(model, workload.framework, strategy.pp, strategy.vpp)
     if strategy.stage_layers == layers:  # what the framework does without being told
         strategy = strategy.with_(stage_layers=None)
@@ -64,7 +69,7 @@ def next_lines(
 
 def with_command(plan: Plan, said: Mapping[str, Any]) -> Plan:
     """The plan with the line that says its numbers again, where it can be typed."""
-    if "sources" in said or "model" not in said:
+    if "sources" not in said and "model" not in said:
         return plan
     line = strategy_line("estimate", said, plan.strategy, plan.model, plan.workload)
     return replace(plan, command=line)

@@ -141,6 +141,13 @@ def flags(strategy: Strategy, *, moe: bool = False) -> str:
     return _options(typed(strategy, moe=moe))
 
 
+def all_flags(strategy: Strategy) -> str:
+    """The same with every knob, whatever follows from the others."""
+    values = strategy.to_json()
+    said = {n: v for n, v in values.items() if n != "precision" and v is not None}
+    return _options({name: _text(value) for name, value in said.items()})
+
+
 def changes(before: Strategy, after: Strategy, *, moe: bool = False) -> str:
     """The options to change, to get from one strategy to another.
 

@@ -10,11 +10,12 @@ from autopar.cli.commands.validate import SOME_UNREADABLE, name_refusals
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import WRONG_INPUT, complain
 from autopar.cli.options import json_option
+from autopar.job.inputs import as_calibration
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
 from autopar.report.terminal import Printer, narrate
 from autopar.report.views.validate import calibration_table
-from cost_models.calibrate.calibration import SHIPPED, load_calibration, to_json
+from cost_models.calibrate.calibration import to_json
 from cost_models.calibrate.validation import calibrate_table, read_run_table
 
 
@@ -45,7 +46,7 @@ def command(**options: Any) -> int:
     path, out, json_path = Path(options["runs"]), options["out"], options["json_path"]
     check_writable("--out", out)
     check_writable("--json", json_path)
-    start = load_calibration(Path(options["start"] or SHIPPED))
+    start = as_calibration(options["start"])
     table = read_run_table(path)
     name_refusals(table)
     if not table.runs:

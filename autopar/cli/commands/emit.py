@@ -1,6 +1,5 @@
 """``autopar emit``: the files that start a strategy, from a document of --json."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from autopar.cli.examples import ExampleCommand
 from autopar.cli.options import json_option
 from autopar.cli.parsing import Whole
 from autopar.cli.writing import emit_options, write_plan
-from autopar.job.said import command_line
 from autopar.report.again import with_command
 from autopar.report.files import check_writable
 from autopar.report.folder import check_folder
@@ -57,9 +55,5 @@ def command(**options: Any) -> int:
     if name == "any":
         raise SpecError(f"{answer.path}: searched for no launcher", hint="say one: --launcher")
     rank = options["rank"]
-    plan = answer.plan(rank)
-    if "sources" in answer.said:
-        plan = replace(plan, command=command_line(answer.verb, answer.said))
-    else:
-        plan = with_command(plan, answer.said)
+    plan = with_command(answer.plan(rank), answer.said)
     return write_plan(plan, name, rank=rank, others=answer.others(rank), options=options)

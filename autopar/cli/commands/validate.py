@@ -5,16 +5,16 @@ from typing import Any
 
 import click
 
+from autopar import api
 from autopar.cli.examples import ExampleCommand
-from autopar.cli.group import WRONG_INPUT, complain
+from autopar.cli.group import complain
 from autopar.cli.options import calibration_option, json_option
 from autopar.cli.parsing import Whole
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_text
 from autopar.report.terminal import Printer, narrate
 from autopar.report.views.validate import LEGEND, print_validation, validate_document
-from cost_models.calibrate.calibration import SHIPPED, load_calibration
-from cost_models.calibrate.validation import RunTable, read_run_table, validate_table
+from cost_models.calibrate.validation import RunTable, read_run_table
 
 SOME_UNREADABLE = 1
 
@@ -50,15 +50,15 @@ def command(**options: Any) -> int:
     A row that cannot be read is named with file, line and column; the others count all
     the same.  Exit codes: 1 where some row could not be read, 2 where none could.
     """
-    path, json_path = Path(options["runs"]), options["json_path"]
+    json_path = options["json_path"]
     check_writable("--json", json_path)
-    calibration = load_calibration(Path(options["calibration"] or SHIPPED))
-    table = read_run_table(path)
+    table = read_run_table(Path(options["runs"]))
     name_refusals(table)
-    if not table.runs:
-        return complain(f"{path}: no row can be priced", code=WRONG_INPUT)
-    found = validate_table(
-        table, calibration, calibrate_on=options["calibrate_on"] or 0, seed=options["seed"]
+    found = api.validate(
+        table,
+        calibration=options["calibration"],
+        calibrate_on=options["calibrate_on"] or 0,
+        seed=options["seed"],
     )
     if json_path is not None:
         write_text("--json", json_path, json_text(validate_document(found.rows, found.summary)))

@@ -113,3 +113,33 @@ def test_emitted_files_name_the_command_behind_them(run_words: Run, tmp_path: Pa
     row = json.loads(path.read_text())["frontier"][1]
     for key in ("step_time_s", "memory_bytes", "strategy"):
         assert again[key] == row[key]
+
+
+FORCED = "estimate --model 8b --gpus 8 --tp 8 --pp 1 --micro-batch-size 3 --force"
+FOUND = {
+    "forced": FORCED.split(),
+    "files": ["estimate", "--from", MEGATRON, "--gpus", "16", "--recompute", "full"],
+    "better": ["improve", "--from", MEGATRON, "--gpus", "16", "--seq-len", "2048"],
+    "stages": [
+        *["estimate", "--model", "8b", "--gpus", "8", "--pp", "4", "--stage-layers", "8,9,9,6"]
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_files_of_one_plan_name_the_command_behind_them(
+    run_words: Run, tmp_path: Path, name: str
+) -> None:
+    """Forced, read from files or found from there: the line in the head prices that plan."""
+    path, out = tmp_path / "answer.json", tmp_path / "run"
+    ran = run_words(*FOUND[name], "--json", str(path))
+    assert ran.code == 0, ran.err
+    ran = run_words("emit", str(path), "--launcher", "megatron", "--out", str(out))
+    assert ran.code == 0, ran.err
+    text = "\n".join(file.read_text() for file in out.rglob("*") if file.is_file())
+    line = next(row for row in text.splitlines() if "Again: " in row).partition("Again: ")[2]
+    again = json.loads(run_words(*shlex.split(line)[1:], "--json", "-").out)
+    document = json.loads(path.read_text())
+    row = document.get("better", document)
+    for key in ("step_time_s", "memory_bytes", "strategy"):
+        assert again[key] == row[key]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import autopar
+
 Run = Callable[..., Any]
 ROOT = Path(__file__).parents[3]
 RUNS = ROOT / "benchmarks" / "data" / "runs.csv"
@@ -59,6 +61,17 @@ def test_good_rows_are_counted_in_tables(run: Run, tmp_path: Path) -> None:
     assert heads == ["all", "source", "GPU", "framework", "model"]
     assert "h100-sxm" in ran.out
     assert "llama3-8b" in ran.out
+
+
+def test_python_asks_the_same(run: Run, tmp_path: Path) -> None:
+    """`autopar.validate` gives the document's rows and figures, and refuses an empty table."""
+    path = written(tmp_path, {}, {"tp": "2", "dp": "4"})
+    document = json.loads(run(f"validate {path} --json -").out)
+    found = autopar.validate(str(path))
+    assert json.loads(json.dumps(found.rows)) == document["rows"]
+    assert json.loads(json.dumps(found.summary)) == document["summary"]
+    with pytest.raises(autopar.SpecError, match="no row can be priced"):
+        autopar.validate(written(tmp_path, {"tp": "two"}))
 
 
 WRONG: dict[str, tuple[dict[str, str], str]] = {
