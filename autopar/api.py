@@ -62,19 +62,33 @@ def search(
         job = model
     else:
         job = Job.of(model, gpus, **words)
-    kept = _said(storage=storage, study=study)
+    exploring = _said(
+        trials=trials, timeout_s=timeout_s, sampler=sampler, storage=storage, study=study
+    )
+    said = {} if storage is None else job.typed()
     how = How(
         method=method,
-        explore=Explore(**_said(trials=trials, timeout_s=timeout_s, sampler=sampler), **kept),
+        explore=Explore(**exploring, said=said),
         verify_cut=verify_cut,
         refine=refine,
         some_layers=not {"recompute_layers", "recompute-layers"} & set(job.fixed),
     )
+    return _searched(job, how, top, progress)
+
+
+def _said(**words: Any) -> dict[str, Any]:
+    return {name: value for name, value in words.items() if value is not None}
+
+
+def _searched(
+    job: Job, how: How, top: int | None, progress: Callable[[float], None] | None
+) -> SearchResult:
+    problem = job.problem
     return search_strategies(
-        job.problem.model,
-        job.problem.cluster,
-        job.problem.workload,
-        job.space_for(job.problem),
+        problem.model,
+        problem.cluster,
+        problem.workload,
+        job.space_for(problem),
         job.constants,
         launcher=job.name,
         seed=job.seed,
@@ -83,10 +97,6 @@ def search(
         space_for=job.space_for,
         progress=progress,
     )
-
-
-def _said(**words: Any) -> dict[str, Any]:
-    return {name: value for name, value in words.items() if value is not None}
 
 
 def search_study(
@@ -109,28 +119,37 @@ def search_study(
     SpecError
         Where there is no such study, or where another version made it.
     """
+    job, asked = job_of_study(storage, study)
+    explore = replace(asked, **_said(trials=trials, timeout_s=timeout_s))
+    some_layers = "recompute_layers" not in job.fixed
+    how = How(method="explore", explore=explore, refine=refine, some_layers=some_layers)
+    return _searched(job, how, top, progress)
+
+
+def job_of_study(storage: str, study: str) -> tuple[Job, Explore]:
+    """What a study asks, with the words that were typed for it, and how it explores.
+
+    Raises
+    ------
+    SpecError
+        Where there is no such study, or where another version made it.
+    """
     from search.explore.explore import asked_by  # brings Optuna
 
     asked = asked_by(storage, study)
-    problem, axes = asked.problem, asked.space.axes
-    open_layers = Space.core(problem).axes["recompute_layers"] == axes["recompute_layers"]
-    return search_strategies(
-        problem.model,
-        problem.cluster,
-        problem.workload,
-        asked.space,
-        asked.constants,
-        launcher=problem.launcher.name,
+    layers = {"recompute_layers": asked.space.axes["recompute_layers"]}
+    as_usual = Space.core(asked.problem).axes["recompute_layers"] == layers["recompute_layers"]
+    job = Job(
+        problem=asked.problem,
+        launcher=asked.problem.launcher.name,
+        precision=None,
+        constants=asked.constants,
+        space=asked.space,
+        fixed={} if as_usual else layers,
         seed=asked.seed,
-        top=top,
-        how=How(
-            method="explore",
-            explore=replace(asked.options, **_said(trials=trials, timeout_s=timeout_s)),
-            refine=refine,
-            some_layers=open_layers,
-        ),
-        progress=progress,
+        said=asked.options.said,
     )
+    return job, asked.options
 
 
 def work(

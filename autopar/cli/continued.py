@@ -1,15 +1,12 @@
 """``autopar search --storage URL --study NAME`` alone: the study says what is asked."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from autopar.job.job import Job
 from cost_models.specs.errors import SpecError
-from search.result import SearchResult
 
 _STUDY = ("storage", "study")
 _WRITING = ("top", "json_path", "csv_path", "emit", "wrap", "out", "replace")
@@ -49,29 +46,3 @@ def study_words(options: Mapping[str, Any]) -> dict[str, Any]:
         "timeout_s": options["timeout"],
         "refine": options["refine"],
     }
-
-
-def problem_said(result: SearchResult) -> dict[str, Any]:
-    """The study's problem as one types it, empty where no words lead to the same one.
-
-    A study keeps specs, not words: a model of a file of one's own has no name to say.
-    """
-    workload = result.workload
-    said: dict[str, Any] = {
-        "model": result.model.name,
-        "gpu": result.cluster.gpu.name,
-        "gpus": result.cluster.n_gpus,
-        "seq_len": workload.sequence_length,
-        "global_batch": workload.global_batch_size,
-        "optimizer": workload.optimizer.name,
-        "framework": workload.framework.name,
-        "launcher": result.launcher,
-    }
-    try:
-        problem = Job.of(**said).problem
-    except SpecError:
-        return {}
-    same = problem == replace(
-        problem, model=result.model, cluster=result.cluster, workload=workload
-    )
-    return said if same else {}

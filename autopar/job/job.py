@@ -15,7 +15,7 @@ from autopar.job.inputs import (
     constants_for,
     framework_of,
 )
-from autopar.job.said import texts_of
+from autopar.job.said import texts_of, words_in
 from autopar.job.strategy import complete_strategy
 from cost_models.equations.constants import Constants
 from cost_models.specs.cluster import Cluster
@@ -25,6 +25,7 @@ from cost_models.specs.model import ModelSpec
 from cost_models.specs.strategy import Precision, Strategy
 from cost_models.specs.units import GIB
 from search.rules import Problem, broken_rules, launcher_called
+from search.space.axes import AXES
 from search.space.space import Space
 
 SEARCHED, PRICED = "megatron", "any"
@@ -125,6 +126,19 @@ class Job:
         )
         job.space_for(job.problem)  # an unknown axis or space is an error before any work
         return job
+
+    def typed(self) -> dict[str, Any]:
+        """What was said of the job alone; empty where those words lead to another one."""
+        words = words_in(self.said, ("model", *WORDS))
+        try:
+            other = Job.of(**words)
+        except (SpecError, ValueError):
+            return {}
+        problem = self.problem
+        same = (other.problem, other.constants) == (problem, self.constants)
+        if not same or other.space_for(problem) != self.space_for(problem):
+            return {}
+        return {name: value for name, value in self.said.items() if name in {*words, *AXES}}
 
     @property
     def name(self) -> str:

@@ -1,10 +1,12 @@
 """What was said, as it can be typed again: options by name, in the order of the command."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from shlex import quote
 from typing import Any
+
+from search.space.axes import AXES
 
 _OPTIONS = {"sources": "from"}
 """Names of options that are called otherwise in Python."""
@@ -24,6 +26,19 @@ def texts_of(words: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None and name != "constants":
             said[name] = _text(value)
     return said
+
+
+def words_in(said: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Words of a job again, ``names`` and axes of the space; the inverse of :func:`texts_of`.
+
+    >>> words_in({"model": "8b", "gpus": "8", "tp": "1,2", "top": 5}, ("model", "gpus"))
+    {'model': '8b', 'gpus': 8, 'fixed': {'tp': '1,2'}}
+    """
+    words = {name: value for name, value in said.items() if name in names}
+    if "gpus" in words:
+        words["gpus"] = int(words["gpus"])
+    axes = {n: value for n, value in said.items() if n in AXES and n not in names}
+    return {**words, "fixed": axes} if axes else words
 
 
 def _text(value: Any) -> Any:

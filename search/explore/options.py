@@ -4,8 +4,9 @@ A storage is shown without the password that its URL may hold.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
 from cost_models.specs.errors import SpecError
@@ -42,6 +43,8 @@ class Explore:
     seeds: Seeds = "bounds"
     """``bounds`` starts from the strategies whose lower bounds no other's beat, ``solver`` from
     the constraint solver's layouts of least memory, ``none`` from nothing."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """The question as it was typed, for whoever continues the study; no part of what it is."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:

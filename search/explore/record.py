@@ -102,6 +102,7 @@ def record_of(question: StudyProblem) -> dict[str, Any]:
         "sampler": options.sampler,
         "seed": question.seed,
         "seeds": options.seeds,
+        "said": dict(options.said),
     }
     document["calibration"] = digest(document["constants"])
     plain: dict[str, Any] = json.loads(json.dumps(document))
@@ -126,7 +127,7 @@ def study_problem_of(document: Mapping[str, Any], options: Explore) -> StudyProb
         )
         axes = {name: _axis(name, values) for name, values in document["axes"].items()}
         constants = _typed(Constants, document["constants"])
-        words = {"sampler": document["sampler"], "seeds": document["seeds"]}
+        words = {name: document[name] for name in ("sampler", "seeds", "said")}
         space = Space.full(problem).with_(**axes)
         question = StudyProblem(problem, space, constants, _with(options, words), document["seed"])
         found = record_of(question)

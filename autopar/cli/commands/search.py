@@ -8,7 +8,7 @@ import click
 from autopar import api
 from autopar.answers.emission import others_of, plan_of
 from autopar.answers.sizes import OBJECTIVES, search_sizes
-from autopar.cli.continued import is_continued, problem_said, study_words
+from autopar.cli.continued import is_continued, study_words
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.how import how_options, how_words
@@ -78,26 +78,28 @@ def command(**options: Any) -> int:
     if json_path == csv_path == STDOUT:
         raise click.UsageError("--json - and --csv - both want standard output")
     check_emission(options)
-    if not is_continued(options):
+    continued = is_continued(options)
+    if not continued:
         check_model(options)
     pools = pools_of(options)
     if pools:
         return search_several(options, pools)
-    job = None if is_continued(options) else job_of(options)
+    if continued:
+        job, _ = api.job_of_study(options["storage"], options["study"])
+    else:
+        job = job_of(options)
     with Bar("searching") as progress:
-        result = _search(job, options, progress)
-    asked = problem_said(result) if job is None else job.said
-    notes = () if job is None else job.notes
+        result = _search(None if continued else job, options, progress)
     if not result.counts.legal:
         return complain_all(nothing_lines(result), WRONG_INPUT)
     if options["emit"] is not None and result.frontier:
-        _emit(result, asked, options)
+        _emit(result, job.said, options)
     if json_path is not None:
-        write_text("--json", json_path, json_text(search_document(result, asked, notes)))
+        write_text("--json", json_path, json_text(search_document(result, job.said, job.notes)))
     if csv_path is not None:
         write_text("--csv", csv_path, rows_csv(result.frontier))
     if STDOUT not in (json_path, csv_path) and result.frontier:
-        again = next_lines(result, asked if job else said_in(options), asked)
+        again = next_lines(result, said_in(options), job.said)
         print_search(Printer(), result, job, top=options["top"], again=again)
     for path in (json_path, csv_path):
         if path not in (None, STDOUT):

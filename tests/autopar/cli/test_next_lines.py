@@ -12,6 +12,7 @@ import pytest
 from autopar.cli import cli
 from autopar.cli.question import described_by, job_of, strategy_of
 from autopar.job.job import PRICED, SEARCHED, Job
+from cost_models.calibrate.calibration import SHIPPED
 
 Run = Callable[..., Any]
 SMALL = "--model 8b --gpus 8 --tp 1,2 --pp 1"
@@ -74,18 +75,24 @@ def test_lines_after_a_search_ask_about_the_same_job(run: Run, run_words: Run, n
 
 
 def test_lines_of_a_study_ask_about_its_job(run_words: Run, tmp_path: Path) -> None:
-    """A study that goes on says its storage and its name, and the problem that it holds."""
-    storage = str(tmp_path / "trials.log")
+    """A study that goes on says its storage and its name; its axes and calibration come back."""
+    storage, own = str(tmp_path / "trials.log"), tmp_path / "own.json"
+    document = json.loads(SHIPPED.read_text())
+    document["effects"][0][3] *= 1.5
+    own.write_text(json.dumps(document))
     kept = ["--storage", storage, "--study", "s", "--trials", "20"]
-    begun = ["search", *SMALL.split(), "--global-batch", "64", *kept]
+    begun = ["search", *SMALL.split(), "--global-batch", "64", "--calibration", str(own), *kept]
     assert run_words(*begun).code == 0
     _, job = asked(begun)
     ran = run_words("search", "--storage", storage, "--study", "s")
     lines = list(printed(ran.out))
     assert [line[0] for line in lines] == ["estimate", "explain", "search"]
-    for line in lines[:1]:
-        assert asked(line)[1].problem.workload == job.problem.workload
-        assert asked(line)[1].constants == job.constants
+    for line in lines[:2]:
+        _, found = asked(line)
+        assert found.problem.workload == job.problem.workload
+        assert found.constants == job.constants != asked(begun[:-8])[1].constants
+        assert line[line.index("--calibration") + 1] == str(own)
+    assert asked(lines[1])[0]["sharding"] == asked(lines[0])[0]["sharding"]  # axes were narrowed
     assert lines[2][1:] == ["--storage", storage, "--study", "s", "--json", "result.json"]
 
 
@@ -116,13 +123,12 @@ def test_emitted_files_name_the_command_behind_them(run_words: Run, tmp_path: Pa
 
 
 FORCED = "estimate --model 8b --gpus 8 --tp 8 --pp 1 --micro-batch-size 3 --force"
+STAGES = "estimate --model 8b --gpus 8 --pp 4 --stage-layers 8,9,9,6"
 FOUND = {
     "forced": FORCED.split(),
     "files": ["estimate", "--from", MEGATRON, "--gpus", "16", "--recompute", "full"],
     "better": ["improve", "--from", MEGATRON, "--gpus", "16", "--seq-len", "2048"],
-    "stages": [
-        *["estimate", "--model", "8b", "--gpus", "8", "--pp", "4", "--stage-layers", "8,9,9,6"]
-    ],
+    "stages": STAGES.split(),
 }
 
 
