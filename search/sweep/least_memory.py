@@ -7,6 +7,8 @@ here fits nowhere.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +16,13 @@ from numpy.typing import NDArray
 from cost_models.equations.constants import Constants
 from cost_models.equations.memory import peak_memory_bytes
 from cost_models.specs.strategy import Strategies, Strategy
-from cost_models.specs.units import Floats, Ints
-from search.rules.rule import LAYOUT_AXES, Problem, Rule
+from cost_models.specs.units import Floats
+from search.rules.rule import Problem, Rule
 from search.space.axes import KNOB_AXES
 from search.space.space import Space
-from search.sweep.blocks import blocks
+from search.sweep.knob_axes import LAYOUT, classes, grid, knob_axes
+from search.sweep.legality import ENTRIES, LegalGrid, legal_grid
+from search.sweep.rows import Rows, flat_axes
 
 MEMORY_KNOBS = (
     "sharding",
@@ -61,15 +65,6 @@ class Leanest:
         return self.strategies.row(int(np.argmin(self.memory_bytes)))
 
 
-def _keys(space: Space, layouts: Strategies) -> Ints:
-    """One number for each layout: its place in the raw product of the axes."""
-    keys = np.zeros(layouts.shape, dtype=np.int64)
-    for axis in LAYOUT_AXES:
-        values = np.sort(np.asarray(space.axes[axis], dtype=np.int64))
-        keys = keys * len(values) + np.searchsorted(values, layouts.columns[axis])
-    return np.asarray(keys.reshape(-1), dtype=np.int64)
-
-
 def memory_space(space: Space) -> Space:
     """The same space with the knobs that memory does not read at one value."""
     still = {axis: space.axes[axis][:1] for axis in KNOB_AXES if axis not in MEMORY_KNOBS}
@@ -87,25 +82,47 @@ def leanest(
     small = memory_space(space)
     still = set(KNOB_AXES) - set(MEMORY_KNOBS)
     reading = [rule for rule in rules if not still & set(rule.knobs)]
+    layouts = layouts.flat()
     least = np.full(len(layouts), np.inf)
-    columns = {name: np.array(c) for name, c in layouts.flat().columns.items()}
-    keys = _keys(space, layouts)
-    order = np.argsort(keys, kind="stable")
-    for block in blocks(small, problem, layouts, reading):
-        grid = block.strategies
-        bytes_used = np.where(block.legal, memory(problem, grid), np.inf)
-        pick = np.argmin(bytes_used, axis=1)
-        value = bytes_used[np.arange(len(pick)), pick]
-        rows = order[np.searchsorted(keys[order], _keys(space, grid.take(_first_column(grid))))]
-        better = value < least[rows]
-        least[rows[better]] = value[better]
-        for name in KNOB_AXES:
-            columns[name][rows[better]] = grid.columns[name].reshape(-1)[pick[better]]
+    columns = {name: np.array(c) for name, c in layouts.columns.items()}
+    for facts, members in classes(small, layouts):
+        some = layouts.take(members)
+        axes = knob_axes(small, facts, some, problem.model.n_layers)
+        legal = legal_grid(problem, some, axes, reading)
+        alive = legal.alive()
+        g, rows = legal.only(alive), members[alive[LAYOUT]]
+        step = max(1, ENTRIES // prod(axis.size for axis in g.axes))
+        for start in range(0, len(rows), step):
+            here = rows[start : start + step]
+            least[here], knobs = _leanest_of(g.rows(slice(start, start + step)), problem, memory)
+            for name in KNOB_AXES:
+                columns[name][here] = knobs[name]
     return Leanest(Strategies(**columns), least)
 
 
-def _first_column(grid: Strategies) -> Ints:
-    return np.asarray(np.arange(grid.shape[0]) * grid.shape[1], dtype=np.int64)
+_ORDER = ("kept", "precision", "sequence_parallel", "sharding", "optimizer_offload")
+"""Axes from the slowest to the fastest; of choices that hold the same the first is taken."""
+
+
+def _leanest_of(
+    g: LegalGrid, problem: Problem, memory: MemoryModel
+) -> tuple[Floats, dict[str, NDArray[Any]]]:
+    """The least memory of each of the grid's layouts, all alive, and the knobs that reach it."""
+    strategies = grid(g.layouts, g.axes)
+    wide = [name for name in g.sizes if name != LAYOUT]
+    order = [name for name in _ORDER if name in wide]
+    order += [name for name in wide if name not in order]
+    legal = np.broadcast_to(g.mask((*wide, LAYOUT)), strategies.shape)
+    bytes_used = np.where(legal, memory(problem, strategies), np.inf)
+    turned = bytes_used.transpose([*map(wide.index, order), len(wide)])
+    n = len(g.layouts)
+    pick = np.argmin(turned.reshape(-1, n), axis=0)
+    index = {axis.name: np.zeros(n, dtype=np.int64) for axis in g.axes}
+    if order:
+        index |= dict(zip(order, np.unravel_index(pick, turned.shape[:-1]), strict=True))
+    chosen = Rows({**index, LAYOUT: np.arange(n)}, n)
+    knobs = flat_axes(g, chosen, tuple(axis.name for axis in g.axes))
+    return turned.reshape(-1, n)[pick, np.arange(n)], knobs
 
 
 def min_memory(

@@ -92,8 +92,11 @@ class LegalGrid:
         others = [factor for factor in self.factors if not set(factor.dims) <= set(dims)]
         return contract(others, self.sizes, tuple(dims))
 
-    def trimmed(self) -> "LegalGrid":
-        """The same legal strategies without choices and layouts that have none of them."""
+    def alive(self) -> dict[str, Mask]:
+        """Layouts with a legal strategy, and the choices that no rule forbids all of them.
+
+        An axis's rules are those that read it alone or with the layout.
+        """
         keep: dict[str, Mask] = {}
         for axis in self.axes:
             dims = tuple(name for name in (axis.name, LAYOUT) if name in self.sizes)
@@ -102,7 +105,11 @@ class LegalGrid:
                 keep[axis.name] = np.asarray(mask.any(axis=-1))
         ways = contract(self.factors, self.sizes, (LAYOUT,))
         keep[LAYOUT] = np.broadcast_to(ways > 0, (len(self.layouts),))
-        return self.only(keep)._merged()
+        return keep
+
+    def trimmed(self) -> "LegalGrid":
+        """The same legal strategies without choices and layouts that have none of them."""
+        return self.only(self.alive())._merged()
 
     def _merged(self) -> "LegalGrid":
         """The same with factors of the same dimensions in one, which no rule owns."""

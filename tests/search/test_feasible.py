@@ -279,9 +279,9 @@ def test_extreme_layouts_are_the_ends_of_the_range() -> None:
 
 
 def test_the_solver_is_not_imported_before_it_is_needed() -> None:
-    """Spaces, rules, blocks and explanations load without OR-Tools."""
+    """Spaces, rules, grids and explanations load without OR-Tools."""
     code = (
-        "import sys, search.space.space, search.rules, search.sweep.blocks, "
+        "import sys, search.space.space, search.rules, search.sweep.legality, "
         "search.feasible.explain;"
         "sys.exit('ortools' in sys.modules)"
     )

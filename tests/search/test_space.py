@@ -1,4 +1,4 @@
-"""Spaces say what they hold, and blocks list every legal strategy exactly once."""
+"""Spaces say what they hold, and grids list every legal strategy exactly once."""
 
 from itertools import product
 from typing import Any
@@ -23,8 +23,9 @@ from search.rules import LAUNCHERS, LAYOUT_AXES, Problem, broken_rules, rules_fo
 from search.space.axes import KNOB_AXES
 from search.space.canonical import canonical, canonical_strategy, is_canonical
 from search.space.space import Space, divisors
-from search.sweep.blocks import blocks
+from search.sweep.census import legal_of, take_census
 from search.sweep.layouts import grow_layouts
+from tests.search.brute_force import listed
 from tests.search.small_problems import dense, moe, problem
 
 
@@ -238,32 +239,28 @@ def _product(space: Space, p: Problem, layouts: Strategies) -> Any:
 
 @pytest.mark.parametrize("launcher", ["megatron", "any", "torchtitan"])
 @pytest.mark.parametrize("model", [dense(n_layers=4), moe(n_layers=4, moe_layers=(1, 2, 3))])
-def test_blocks_list_every_legal_strategy_once(launcher: str, model: Any) -> None:
-    """Blocks hold the canonical legal strategies of the raw product, none twice."""
+def test_grids_and_the_plain_list_hold_every_legal_strategy_once(launcher: str, model: Any) -> None:
+    """Both hold the canonical legal strategies of the raw product, none twice."""
     p = problem(model, gpus=4, launcher=launcher)
     space, rules = _small_space(p), rules_for(launcher)
     layouts, _ = grow_layouts(space, p, rules)
     some = layouts.take(np.arange(0, len(layouts), 7))
-    found = list(blocks(space, p, some, rules, cells=512))
-    rows = np.concatenate([_table(block.strategies, block.legal) for block in found])
+    plain = np.concatenate([_table(s, legal) for s, legal in listed(space, p, some, rules)])
     expected = _product(space, p, some)
-    assert len(rows) == len(expected) > 50
-    assert np.array_equal(np.unique(rows, axis=0), expected)
-    first = found[0].strategies.take(found[0].legal).rows()[:10]
-    assert not any(broken_rules(p, row) for row in first)
+    assert len(plain) == len(expected) > 80
+    assert np.array_equal(np.unique(plain, axis=0), expected)
+    found = legal_of(take_census(p, space))
+    rows = _table(found, np.arange(len(found)))
+    n_axes = len(LAYOUT_AXES)
+    kept = np.isin(_keys(rows[:, :n_axes]), _keys(expected[:, :n_axes]))
+    assert kept.sum() == len(expected)
+    assert np.array_equal(np.unique(rows[kept], axis=0), expected)
+    assert not any(broken_rules(p, row) for row in found.rows()[:10])
 
 
-@pytest.mark.parametrize("cells", [3, 40, 1000])
-def test_block_size_changes_nothing(cells: int) -> None:
-    """The same strategies come in the same number whatever the block size."""
-    p = problem(gpus=4)
-    space, rules = Space.core(p), rules_for("megatron")
-    layouts, _ = grow_layouts(space, p, rules)
-    counts = [
-        sum(int(block.legal.sum()) for block in blocks(space, p, layouts, rules, size))
-        for size in (cells, 1 << 17)
-    ]
-    assert counts[0] == counts[1] > 0
+def _keys(rows: Any) -> Any:
+    """One text for each row of numbers."""
+    return np.array([" ".join(map(str, row)) for row in rows.astype(np.int64).tolist()])
 
 
 @given(st.integers(1, 20000))
