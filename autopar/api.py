@@ -49,7 +49,7 @@ def search(
     ``method="explore"`` asks Optuna for ``trials`` strategies, at most ``timeout_s``
     seconds long, with any of its samplers by name or import path; ``storage`` (a URL or
     the path of a journal file) and ``study`` keep the trials, and continue them.
-    ``verify_cut`` prices a sample of what the sweep's bounds cut.  ``refine`` deals layers
+    ``verify_cut`` prices a sample of what the sweep's bounds cut.  ``refine`` assigns layers
     to pipeline stages by what they cost, instead of as evenly as they divide.
 
     Raises

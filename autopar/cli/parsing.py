@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     WholeType = click.ParamType[int]
     AmountType = click.ParamType[float]
     CountsType = click.ParamType["GpuCounts"]
-else:  # older clicks cannot be told what they return
+else:  # the types of older clicks are not generic
     WholeType = AmountType = CountsType = click.ParamType
 
 MOST_GPUS = 1_000_000

@@ -83,9 +83,9 @@ def complete(
     else:
         notes.pop("dp", None)
     _fill_workload(given, notes, reading, spec, strategy, batch)
-    told = said if said is not None else texts_of({"model": model, "gpus": gpus, **words})
+    typed = said if said is not None else texts_of({"model": model, "gpus": gpus, **words})
     given |= {"launcher": name, "cluster": replace(cluster, n_gpus=strategy.world_size)}
-    job = Job.of(spec, said=told, **given)
+    job = Job.of(spec, said=typed, **given)
     job = replace(job, precision=strategy.precision)
     _require_precision(job.problem, strategy, sources)
     return Described(

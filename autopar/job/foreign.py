@@ -1,4 +1,4 @@
-"""Files and commands of others: gathered, told apart, and handed to the reader they belong to."""
+"""Files and commands of others: gathered, recognised, and handed to the reader they belong to."""
 
 import re
 import sys

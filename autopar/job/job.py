@@ -217,8 +217,8 @@ def one_strategy(
     if isinstance(model, Job):
         job = model
     else:
-        told = said if said is not None else texts_of({"model": model, "gpus": gpus, **words})
-        job = Job.of(spec, world if words.get("cluster") is None else gpus, said=told, **words)
+        typed = said if said is not None else texts_of({"model": model, "gpus": gpus, **words})
+        job = Job.of(spec, world if words.get("cluster") is None else gpus, said=typed, **words)
     job = replace(job, precision=strategy.precision)
     return job, (job.freely() if rules == PRICED else job.problem), strategy
 

@@ -37,7 +37,7 @@ def strategy_line(
     if "sources" in said:  # which hold wherever nothing else is said
         return f"{command_line(verb, words)} {all_flags(strategy)}"
     layers = even_stage_layers(model, workload.framework, strategy.pp, strategy.vpp)
-    if strategy.stage_layers == layers:  # what the framework does without being told
+    if strategy.stage_layers == layers:  # what the framework does by default
         strategy = strategy.with_(stage_layers=None)
     knobs = flags(strategy, moe=model.is_moe)
     return f"{command_line(verb, words)} {knobs}".rstrip()

@@ -45,19 +45,19 @@ class UnreadableRunError(RunError):
     """The row contradicts itself or has a cell that is not what its column holds."""
 
 
-Rows = list[tuple[int, dict[str, str]]]
+NumberedRows = list[tuple[int, dict[str, str]]]
 """(line, cells by column) of every row."""
 
 SURPLUS = ""
 """Column of the cells that no column of the header stands above."""
 
 
-def read_runs(path: Path) -> Rows:
+def read_runs(path: Path) -> NumberedRows:
     """(line, cells) of every row of a CSV; raises SpecError as :func:`read_table`."""
     return read_table(path)[1]
 
 
-def read_table(path: Path) -> tuple[list[str], Rows]:
+def read_table(path: Path) -> tuple[list[str], NumberedRows]:
     """Header and rows of a CSV.
 
     Raises

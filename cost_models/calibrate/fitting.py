@@ -100,12 +100,12 @@ class Design:
         self.sources = sorted(set(used))
         self.sd = np.array(sds + [SOURCE_SD] * len(self.sources))
 
-    def rows(self, batch: RunBatch) -> "Rows":
+    def rows(self, batch: RunBatch) -> "DesignRows":
         """The design for the candidates of ``batch``."""
-        return Rows(self, batch)
+        return DesignRows(self, batch)
 
 
-class Rows:
+class DesignRows:
     """A design applied to some candidates: masks, starting values, transforms."""
 
     def __init__(self, design: Design, batch: RunBatch) -> None:
@@ -157,7 +157,7 @@ class _Objective:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: DesignRows,
         log_prediction: "LogPrediction",
         measured: Floats,
         weight: Floats,
@@ -225,7 +225,7 @@ def _solve(objective: _Objective, x: Floats, max_steps: int) -> tuple[Floats, Fl
 class LogPrediction:
     """Log of a predicted quantity as a function of the scaled constants."""
 
-    def __init__(self, rows: Rows, base: Constants) -> None:
+    def __init__(self, rows: DesignRows, base: Constants) -> None:
         self._rows, self._base = rows, base
 
     def constants(self, scaled: Mapping[str, Floats]) -> Constants:
@@ -240,7 +240,7 @@ class LogPrediction:
 class LogStepTime(LogPrediction):
     """Log step time of each candidate."""
 
-    def __init__(self, rows: Rows, base: Constants, batch: RunBatch) -> None:
+    def __init__(self, rows: DesignRows, base: Constants, batch: RunBatch) -> None:
         super().__init__(rows, base)
         self._batch = batch
 
@@ -255,7 +255,7 @@ class LogStepTime(LogPrediction):
 class LogMemory(LogPrediction):
     """Log of the bytes that the framework's log would print."""
 
-    def __init__(self, rows: Rows, base: Constants, batch: RunBatch) -> None:
+    def __init__(self, rows: DesignRows, base: Constants, batch: RunBatch) -> None:
         super().__init__(rows, base)
         self._batch = batch
 

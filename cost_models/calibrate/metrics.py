@@ -5,7 +5,7 @@ bias the median of p / y - 1, and the regret of a sweep the measured time of the
 the least p over the least y, minus 1 (2).  A sweep is all runs of one source, GPU, model,
 number of GPUs, sequence length and batch.  A layout counts as out of memory where its
 probability to fit is below 1/2; balanced accuracy is the mean of the shares of both
-kinds that are told right.
+kinds that are predicted right.
 """
 
 from collections.abc import Mapping, Sequence

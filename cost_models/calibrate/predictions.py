@@ -192,7 +192,7 @@ def leaves_a_stage_empty(model: ModelSpec, framework: Framework, pp: int, vpp: i
     """Whether the framework's own partition gives some stage neither a layer nor an end.
 
     The first stage holds the embedding and the last the head, whatever else they hold;
-    where blocks are dealt one by one, the last but one may hold the final norm alone.
+    where blocks are assigned one by one, the last but one may hold the final norm alone.
     """
     last = -2 if framework.partition == "parameter_weight" else -1
     return min(even_stage_layers(model, framework, pp, vpp)[1:last], default=1) < 1

@@ -33,7 +33,7 @@ def _plain(
 ) -> Fields:
     """Grouped-query attention and a dense MLP; the family's defaults where a key is absent.
 
-    ``kv_heads`` None: as many as heads.  ``head_dim`` None: the hidden size dealt to the heads.
+    ``kv_heads`` None: as many as heads.  ``head_dim`` None: the hidden size over the heads.
     """
     hidden_size = config.size("hidden_size", "n_embed", "n_embd")
     n_heads = config.size("num_attention_heads", "n_head")

@@ -26,7 +26,7 @@ from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Strategies
 from search.explore.codec import Codec
 from search.explore.options import Explore, Interrupted
-from search.explore.record import Start, StudyProblem, digest, record_of
+from search.explore.record import StudyProblem, StudyStart, digest, record_of
 from search.explore.run import price, prices, run
 from search.explore.sampler import sampler_called
 from search.explore.start import SLOW, box_of, least_share, start
@@ -193,7 +193,7 @@ def _swept(census: Census, known: Incumbents, priced: int, share: float | None =
     return Swept(known.strategies, counts, certificate)
 
 
-def _first_price(asked: StudyProblem, codec: Codec, start: Start) -> tuple[float, float]:
+def _first_price(asked: StudyProblem, codec: Codec, start: StudyStart) -> tuple[float, float]:
     """What this installation says of the study's first point."""
     point: Mapping[str, int] = start.points[0] if start.points else {}
     return price(asked.problem, asked.constants, codec.strategy(point))[0]

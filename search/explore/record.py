@@ -58,7 +58,7 @@ class StudyProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class StudyStart:
     """Where an exploration begins, worked out once by whoever made the study."""
 
     box: Mapping[str, int]

@@ -8,7 +8,7 @@ import numpy as np
 from cost_models.specs.strategy import Strategies, Strategy
 from cost_models.specs.units import Floats
 from search.explore.codec import Codec
-from search.explore.record import Start, StudyProblem
+from search.explore.record import StudyProblem, StudyStart
 from search.explore.run import price
 from search.feasible.feasible import extreme_layouts, find_layouts
 from search.frontier.hypervolume import hypervolume
@@ -28,7 +28,7 @@ def box_of(codec: Codec) -> dict[str, int]:
     return {axis.name: axis.size for axis in codec.axes}
 
 
-def start(asked: StudyProblem, codec: Codec, census: Census) -> Start:
+def start(asked: StudyProblem, codec: Codec, census: Census) -> StudyStart:
     """Where a new study begins: at the best of the bounds, at the solver's ends, or anywhere."""
     seeds: list[Strategy] = []
     least: BoundFrontier | None = None
@@ -39,7 +39,7 @@ def start(asked: StudyProblem, codec: Codec, census: Census) -> Start:
         seeds = [*solver_ends(asked), *seeds]
     points = points_of(codec, seeds)
     first = codec.strategy(points[0] if points else {})
-    return Start(
+    return StudyStart(
         box=box_of(codec),
         points=points,
         price=price(asked.problem, asked.constants, first)[0],
@@ -74,7 +74,9 @@ def solver_ends(asked: StudyProblem) -> list[Strategy]:
     return leanest(space, problem, rules, Strategies.of(ends), memory).strategies.rows()
 
 
-def least_share(start: Start, asked: StudyProblem, memory: Floats, seconds: Floats) -> float | None:
+def least_share(
+    start: StudyStart, asked: StudyProblem, memory: Floats, seconds: Floats
+) -> float | None:
     """Share of the exact frontier's hypervolume that is certain to be found; None if none is."""
     if not start.least:
         return None

@@ -13,8 +13,8 @@ from search.explore.options import Explore
 from search.explore.record import (
     SAME,
     SCHEMA,
-    Start,
     StudyProblem,
+    StudyStart,
     differing,
     study_problem_of,
 )
@@ -39,7 +39,7 @@ class Joined:
     store: Store
     worker: StudyWorker
     sampler: Slotted
-    start: Start
+    start: StudyStart
 
     @property
     def budget(self) -> int:
@@ -83,7 +83,7 @@ def record_in(study: optuna.Study, store: Store) -> Mapping[str, Any]:
     return document
 
 
-def require_same(study: optuna.Study, store: Store, mine: Mapping[str, Any]) -> Start:
+def require_same(study: optuna.Study, store: Store, mine: Mapping[str, Any]) -> StudyStart:
     """Where the study starts, if it asks the question of the record ``mine``.
 
     Raises
@@ -99,10 +99,10 @@ def require_same(study: optuna.Study, store: Store, mine: Mapping[str, Any]) -> 
             f"{', '.join(unlike)} differ{'s' if len(unlike) == 1 else ''}",
             hint="give the study another name",
         )
-    return Start.from_json(document["start"])
+    return StudyStart.from_json(document["start"])
 
 
-def made_study(store: Store, name: str, mine: Mapping[str, Any], start: Start) -> optuna.Study:
+def made_study(store: Store, name: str, mine: Mapping[str, Any], start: StudyStart) -> optuna.Study:
     """A study of that name with its record, or the one that somebody else has just made."""
     try:
         study = optuna.create_study(
@@ -144,7 +144,7 @@ def read_study_problem(store: Store, name: str, options: Explore) -> StudyProble
     return replace(question, options=replace(question.options, trials=max(trials, 1)))
 
 
-def join(question: StudyProblem, study: optuna.Study, store: Store, start: Start) -> Joined:
+def join(question: StudyProblem, study: optuna.Study, store: Store, start: StudyStart) -> Joined:
     """Take part in a study."""
     worker = StudyWorker(store)
     sampler = Slotted(question.options.sampler, question.seed, start.points, worker.claim)

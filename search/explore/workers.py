@@ -172,7 +172,7 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a process started, by a clock of its own; None where it is gone or not told."""
+    """When a process started, by a clock of its own; None where it is gone or not known."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -182,7 +182,7 @@ def _born(pid: int) -> str | None:
 
 
 def _gone(owner: dict[str, Any]) -> bool:
-    """A process of this machine has ended; False where that cannot be told."""
+    """A process of this machine has ended; False where that cannot be known."""
     if owner["pid"] == os.getpid() and owner["born"] == _born(os.getpid()):
         return owner["worker"] not in _ALIVE  # this one, in a search that failed
     if os.name == "nt":

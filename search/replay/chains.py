@@ -19,7 +19,7 @@ from cost_models.specs.units import Floats, Ints
 from search.replay.schedules import Kind, n_stages, stage_of
 
 
-class Work(NamedTuple):
+class Operations(NamedTuple):
     """The operations of one rank, one value each."""
 
     number: list[int]
@@ -88,7 +88,7 @@ class Chains:
         """Stages of one chain."""
         return n_stages(self.schedule, self.pp, self.n_chunks)
 
-    def work(self, rank: int, order: Ints) -> Work:
+    def work(self, rank: int, order: Ints) -> Operations:
         """Look up each operation of a rank's order."""
         kind, chunk, micro_batch = order.T
         number = self.position[kind, rank, chunk] * self.n_micro_batches + micro_batch
@@ -106,7 +106,7 @@ class Chains:
             self.out_s[kind, rank, chunk] * (not self.overlap_p2p),
             paired,
         )
-        return Work(*(column.tolist() for column in columns))
+        return Operations(*(column.tolist() for column in columns))
 
 
 def _hops(schedule: Schedule, pp: int, n_chunks: int, p2p_s: Floats) -> tuple[Floats, Floats]:
@@ -145,7 +145,7 @@ def replay(chains: Chains, orders: list[Ints]) -> tuple[list[Floats], list[Float
 
 def _advance(
     rank: int,
-    work: Work,
+    work: Operations,
     start: list[float],
     clocks: list[float],
     end: list[float],

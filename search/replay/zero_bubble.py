@@ -18,7 +18,7 @@ import numpy as np
 
 from cost_models.specs.strategy import Schedule
 from cost_models.specs.units import Floats, Ints
-from search.replay.chains import Chains, Work
+from search.replay.chains import Chains, Operations
 from search.replay.schedules import Kind, one_f_one_b, zb_v_order
 
 EPSILON = 1e-9
@@ -94,7 +94,7 @@ class _Rank:
         chains: Chains,
         rank: int,
         order: Ints,
-        work: Work,
+        work: Operations,
         activation_bytes: Floats,
         weight_grad_bytes: Floats,
     ) -> None:

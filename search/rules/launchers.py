@@ -56,7 +56,7 @@ class Launcher:
     experts_cut_with_heads: bool = False
     """Expert tensor parallel is no choice of its own; see ``habits.py``."""
     lists_stages: bool = True
-    """The layers of each stage can be said one by one; else it deals them out itself."""
+    """The layers of each stage can be said one by one; else it assigns them itself."""
     decides: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Axes that it decides by itself, with the values that it may come to."""
 

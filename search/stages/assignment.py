@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from cost_models.specs.units import Floats, Ints
-from search.stages.problem import Answer, Proof, StagePlan, StageProblem
+from search.stages.problem import Assignment, Proof, StagePlan, StageProblem
 
 EPSILON = 1e-9
 """Share of a layer that is rounding."""
@@ -57,7 +57,7 @@ def assign_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> S
     within = np.minimum(ranks.room, most)
     leanest = ranks.assign(lambda r, n: (ranks.bytes(r, n), ranks.seconds(r, n)), within)
     layers = ranks.spread(fastest if leanest is None else leanest)
-    answer = Answer(tuple(layers.tolist()), (0,) * problem.n_chunks)
+    answer = Assignment(tuple(layers.tolist()), (0,) * problem.n_chunks)
     return StagePlan.of(problem, Proof.OPTIMAL, answer, slowest_s)
 
 
@@ -87,7 +87,7 @@ def assign_in_order(problem: StageProblem) -> StagePlan:
     layers = _line_of(problem).assign(problem.row("capacity_bytes").tolist())
     if layers is None:
         return StagePlan(proof=Proof.INFEASIBLE)
-    answer = Answer(layers, (0,) * problem.n_chunks)
+    answer = Assignment(layers, (0,) * problem.n_chunks)
     return StagePlan.of(problem, Proof.OPTIMAL, answer, 0.0)
 
 

@@ -10,14 +10,14 @@ from ortools.sat.python import cp_model
 from cost_models.specs.units import Ints
 from search.stages.bounds import Kinds, StageUnits, before, begins, reach
 from search.stages.initial import guess
-from search.stages.problem import Answer
+from search.stages.problem import Assignment
 
 GRACE_S = 1.0
-"""How long a solver that was told to stop may take to do so before it is left behind."""
+"""How long a solver may take to stop before it is left behind."""
 
 
 @dataclass
-class Clock:
+class TimeLeft:
     """How long the solver may go on."""
 
     deadline: float
@@ -25,11 +25,11 @@ class Clock:
     effort: float | None = None
     """Deterministic time that is left; None counts seconds only."""
 
-    def at_most(self, effort: float) -> "Clock":
+    def at_most(self, effort: float) -> "TimeLeft":
         """A shorter one."""
         if self.effort is None:
-            return Clock(min(self.deadline, monotonic() + effort))
-        return Clock(self.deadline, min(self.effort, effort))
+            return TimeLeft(min(self.deadline, monotonic() + effort))
+        return TimeLeft(self.deadline, min(self.effort, effort))
 
     @property
     def is_over(self) -> bool:
@@ -39,10 +39,10 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Solved:
     """The solver's answer, if any, and whether it settles the question."""
 
-    answer: Answer | None
+    answer: Assignment | None
     settled: bool
     """The answer meets the question, or there is none."""
 
@@ -72,7 +72,7 @@ class StageModel:
         most = self._bound_counts()
         if self._possible:
             layers, again = guess(units, most)
-            self._hint(Answer(tuple(layers.tolist()), tuple(again.tolist())))
+            self._hint(Assignment(tuple(layers.tolist()), tuple(again.tolist())))
 
     def _shape_chunk(self, k: int, reach_k: Ints) -> None:
         """Order, size and recomputed layers of a chunk."""
@@ -168,7 +168,7 @@ class StageModel:
             self._possible = False
         return most_of_all
 
-    def _hint(self, answer: Answer) -> None:
+    def _hint(self, answer: Assignment) -> None:
         """Start from a layout that is known."""
         place = 0
         for k, n in enumerate(answer.stage_layers):
@@ -186,12 +186,12 @@ class StageModel:
         ]
         self._model.minimize(cp_model.LinearExpr.sum(again))
 
-    def solve(self, clock: Clock, seed: int) -> Verdict:
+    def solve(self, clock: TimeLeft, seed: int) -> Solved:
         """Ask until the deadline, and no longer, whatever the solver does."""
         if not self._possible:
-            return Verdict(None, settled=True)
+            return Solved(None, settled=True)
         if clock.is_over:
-            return Verdict(None, settled=False)
+            return Solved(None, settled=False)
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = seed
@@ -208,12 +208,12 @@ class StageModel:
         if status and clock.effort is not None:
             clock.effort -= solver.response_proto.deterministic_time
         if not status or status[0] == cp_model.UNKNOWN:
-            return Verdict(None, settled=False)
+            return Solved(None, settled=False)
         if status[0] == cp_model.INFEASIBLE:
-            return Verdict(None, settled=True)
+            return Solved(None, settled=True)
         if status[0] == cp_model.MODEL_INVALID:
             raise RuntimeError(f"invalid stage model: {self._model.validate()}")
         begin = np.array([solver.value(place) for place in self._begin])
         kept = np.array([solver.value(place) for place in self._kept])
         layers, again = np.diff(begin), kept - begin[:-1]
-        return Verdict(Answer(tuple(layers.tolist()), tuple(again.tolist())), settled=True)
+        return Solved(Assignment(tuple(layers.tolist()), tuple(again.tolist())), settled=True)

@@ -23,7 +23,7 @@ MEMORY_STEPS = 2**30
 """Units of memory in one rank."""
 
 
-class Answer(NamedTuple):
+class Assignment(NamedTuple):
     """Layers of each chunk, and how many of its first it recomputes."""
 
     stage_layers: tuple[int, ...]
@@ -199,7 +199,9 @@ class StagePlan:
     rank_bytes: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, problem: StageProblem, proof: Proof, found: Answer | None, bound_s: float) -> Self:
+    def of(
+        cls, problem: StageProblem, proof: Proof, found: Assignment | None, bound_s: float
+    ) -> Self:
         """The plan that the solver's answer stands for, priced anew."""
         if found is None:
             return cls(proof=proof, bound_s=bound_s)

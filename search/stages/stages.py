@@ -19,8 +19,8 @@ from dataclasses import replace
 from time import monotonic
 
 from search.stages.bounds import StageUnits
-from search.stages.model import Clock, StageModel
-from search.stages.problem import Answer, Proof, StagePlan, StageProblem
+from search.stages.model import StageModel, TimeLeft
+from search.stages.problem import Assignment, Proof, StagePlan, StageProblem
 
 __all__ = ["Proof", "StagePlan", "StageProblem", "plan_stages"]
 
@@ -41,7 +41,7 @@ def plan_stages(
     >>> plan.proof.value, plan.slowest_s, sum(plan.stage_layers)
     ('optimal', 4.0, 10)
     """
-    clock = Clock(monotonic() + timeout_s, effort)
+    clock = TimeLeft(monotonic() + timeout_s, effort)
     if problem.min_layers * problem.n_chunks > problem.n_layers:
         return StagePlan(proof=Proof.INFEASIBLE)
     counts = range(problem.n_layers + 1) if problem.equal_recompute else [None]
@@ -54,9 +54,9 @@ def plan_stages(
 class _Search:
     """The best layout so far, and what is proved about it."""
 
-    def __init__(self, clock: Clock, seed: int) -> None:
+    def __init__(self, clock: TimeLeft, seed: int) -> None:
         self._clock, self._seed = clock, seed
-        self._best: tuple[Answer, StageUnits] | None = None
+        self._best: tuple[Assignment, StageUnits] | None = None
         self._high = self._low = 2**62
         self._settled = True
 
@@ -88,7 +88,7 @@ class _Search:
             return StagePlan.of(problem, Proof.FEASIBLE, self._best[0], low_s)
         return StagePlan.of(problem, Proof.OPTIMAL, self._even_out(*self._best), low_s)
 
-    def _even_out(self, best: Answer, units: StageUnits) -> Answer:
+    def _even_out(self, best: Assignment, units: StageUnits) -> Assignment:
         """Of the fastest layouts found, one with short chunks and little recompute."""
         clock = self._clock.at_most(REFINE_S)
         low, high = int(units.layer_time.max()), int(units.times(*best).max())

@@ -1,4 +1,4 @@
-"""Layers are dealt out without loss, and the ranks that are priced speak for the others."""
+"""Layers are assigned without loss, and the ranks that are priced speak for the others."""
 
 from dataclasses import replace
 from math import ceil

@@ -68,7 +68,7 @@ def as_found(plan: StagePlan) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_equal_layers_are_dealt_as_brute_force_deals_them(seed: int) -> None:
+def test_equal_layers_are_assigned_as_brute_force_assigns_them(seed: int) -> None:
     """The slowest rank is as fast as can be; with one chunk each, the fullest as empty."""
     for vpp in (1, 2):
         problem = alike(np.random.default_rng(seed), vpp=vpp)
@@ -80,7 +80,7 @@ def test_equal_layers_are_dealt_as_brute_force_deals_them(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_layers_of_two_kinds_are_dealt_in_order(seed: int) -> None:
+def test_layers_of_two_kinds_are_assigned_in_order(seed: int) -> None:
     """One chunk on each rank: fastest, and of the fastest the leanest; the relaxation is below."""
     problem = unlike(np.random.default_rng(seed))
     found, best = as_found(assign_in_order(problem)), brute_force(problem)

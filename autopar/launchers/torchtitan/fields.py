@@ -43,10 +43,10 @@ CONVERTERS: Mapping[Precision, str] = {
 }
 
 
-def dealt_stages(n_layers: int, chunks: int, first: int, last: int) -> tuple[int, ...]:
+def assigned_stages(n_layers: int, chunks: int, first: int, last: int) -> tuple[int, ...]:
     """Layers of each stage where embedding and head weigh ``first`` and ``last`` layers.
 
-    >>> dealt_stages(32, 4, 1, 1)
+    >>> assigned_stages(32, 4, 1, 1)
     (8, 9, 8, 7)
     """
     share, more = divmod(n_layers + first + last, chunks)

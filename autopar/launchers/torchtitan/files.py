@@ -32,7 +32,7 @@ from autopar.launchers.torchtitan.fields import (
     FIELDS,
     SCHEDULES,
     V_SHAPED,
-    dealt_stages,
+    assigned_stages,
 )
 from autopar.launchers.torchtitan.models import titan_model
 from autopar.launchers.torchtitan.template import module_text
@@ -173,7 +173,7 @@ def _pipeline(plan: Plan, s: Strategy) -> dict[str, Any]:
     if stages is None and s.vpp > 2:
         per_stage = ceil((layers + 2 * weight) / chunks)
         if ceil((layers + 2 * weight) / per_stage) != chunks:
-            stages = dealt_stages(layers, chunks, weight, weight)
+            stages = assigned_stages(layers, chunks, weight, weight)
     if stages is None:
         values["parallelism.pipeline_parallel_first_stage_less_layers"] = weight
         values["parallelism.pipeline_parallel_last_stage_less_layers"] = weight

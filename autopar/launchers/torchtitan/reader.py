@@ -15,7 +15,7 @@ from autopar.launchers.torchtitan.fields import (
     FIELDS,
     SCHEDULES,
     V_SHAPED,
-    dealt_stages,
+    assigned_stages,
 )
 from autopar.launchers.torchtitan.models import SHIPPED, flavor_model, shape_model
 from autopar.launchers.torchtitan.source import (
@@ -216,7 +216,7 @@ def _pipeline(values: Mapping[str, Any], pp: int, model: ModelSpec | None) -> di
     if schedule in V_SHAPED and vpp != 2:
         raise SpecError(f"torchtitan: {text} has two stages on each rank, got {vpp}")
     if stages is None and (first, last) not in ((1, 1), (0, 0)) and model is not None:
-        stages = dealt_stages(model.n_layers, pp * vpp, first, last)
+        stages = assigned_stages(model.n_layers, pp * vpp, first, last)
     return {"schedule": schedule, "vpp": vpp, "stage_layers": stages}
 
 

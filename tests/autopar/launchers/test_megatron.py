@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from autopar.launchers import dossier
 from autopar.launchers.knobs import effective
 from autopar.launchers.megatron import files as megatron
-from autopar.launchers.megatron.args.parallel import dealt_stages
+from autopar.launchers.megatron.args.parallel import assigned_stages
 from autopar.launchers.plan import Plan
 from cost_models.catalog.gpus import load_gpu
 from cost_models.specs.cluster import Cluster
@@ -75,8 +75,8 @@ def test_every_legal_strategy_comes_back(seed: int) -> None:
     plan = legal_plan(seed)
     emission = dossier("megatron").emit(plan)
     said = effective(megatron.read(emission.files).strategy, plan.model).to_json()
-    dealt = plan.strategy.with_(stage_layers=dealt_stages(plan))
-    wanted = effective(dealt, plan.model).to_json()
+    assigned = plan.strategy.with_(stage_layers=assigned_stages(plan))
+    wanted = effective(assigned, plan.model).to_json()
     differing = {name for name, value in said.items() if value != wanted[name]}
     assert differing == {line.split()[0] for line in emission.not_expressed} & differing
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from autopar.launchers import dossier
 from autopar.launchers.formats.shell import read_script
 from autopar.launchers.knobs import effective
-from autopar.launchers.megatron.args.parallel import dealt_stages
+from autopar.launchers.megatron.args.parallel import assigned_stages
 from autopar.launchers.megatron_bridge import files as megatron_bridge
 from autopar.launchers.megatron_bridge.recipes import recipes_in
 from autopar.launchers.plan import Emission, Plan
@@ -88,8 +88,8 @@ def test_every_legal_strategy_comes_back(seed: int) -> None:
     plan = legal_plan(Random(seed))  # noqa: S311 (chance for tests, not for secrets)
     emission = dossier("megatron-bridge").emit(plan)
     said = effective(megatron_bridge.read(emission.files).strategy, plan.model).to_json()
-    dealt = plan.strategy.with_(stage_layers=dealt_stages(plan))
-    wanted = effective(dealt, plan.model).to_json()
+    assigned = plan.strategy.with_(stage_layers=assigned_stages(plan))
+    wanted = effective(assigned, plan.model).to_json()
     differing = {name for name, value in said.items() if value != wanted[name]}
     assert differing <= {line.split()[0] for line in emission.not_expressed}
 

@@ -61,26 +61,26 @@ def _inner_ranks(plan: Plan) -> int:
     return max(n for n in range(1, reach + 1) if s.cp % n == 0 and (n == 1 or heads % n == 0))
 
 
-def dealt_stages(plan: Plan) -> tuple[int, ...] | None:
-    """Layers of each chunk where Megatron must be told: given, or dealt in no way of its own."""
+def assigned_stages(plan: Plan) -> tuple[int, ...] | None:
+    """Layers of each chunk where Megatron needs a list: given, or no split of its own."""
     s, model = plan.strategy, plan.model
     given = checked_stages(plan)
     chunks = s.pp * s.vpp
     if given is not None or s.pp == 1 or chunks > model.n_layers:
         return given
-    dealt = even_stage_layers(model, plan.workload.framework, s.pp, s.vpp)
+    layers = even_stage_layers(model, plan.workload.framework, s.pp, s.vpp)
     if -model.n_layers % chunks > 2:
-        return dealt
-    # nothing, the loss, or embedding and loss counted as layers: that deals like ours
+        return layers
+    # nothing, the loss, or embedding and loss counted as layers: a split like ours
     own = even_stage_layers(model, _EVEN, s.pp, s.vpp)
-    return None if dealt == own else dealt
+    return None if layers == own else layers
 
 
 def write_pipeline(plan: Plan) -> Values:
     """Stages and virtual stages."""
     s, model = plan.strategy, plan.model
     values: Values = {}
-    layers = dealt_stages(plan)
+    layers = assigned_stages(plan)
     if layers is not None:
         values["pipeline_model_parallel_layout"] = write_layout(layers, model.mtp_layers)
     else:
@@ -242,7 +242,7 @@ def _read_stages(values: Mapping[str, Any], pp: int) -> tuple[tuple[int, ...] | 
     if not total or pp * vpp < 2 or (first is None and last is None and not any(ends)):
         return None, vpp
     if ends[1] and (total + sum(ends)) % (pp * vpp) == 0:
-        return None, vpp  # the shares are those of an even deal that is one or two layers short
+        return None, vpp  # the shares are those of an even split that is one or two layers short
     if any(ends):
         per_chunk = (total + sum(ends)) // (pp * vpp)
         chunks = [per_chunk] * (pp * vpp)
@@ -251,15 +251,15 @@ def _read_stages(values: Mapping[str, Any], pp: int) -> tuple[tuple[int, ...] | 
     else:
         chunks = list(_first_and_last(total, pp, vpp, first, last))
     if sum(chunks) != total or min(chunks) < 0:
-        raise SpecError(f"{total} layers do not deal to {pp} x {vpp} pipeline stages as written")
+        raise SpecError(f"{total} layers do not split into {pp} x {vpp} pipeline stages as written")
     return tuple(chunks), vpp
 
 
 def _first_and_last(
     total: int, pp: int, vpp: int, first: int | None, last: int | None
 ) -> Sequence[int]:
-    told = [n for n in (first, last) if n is not None]
-    middle = (total - sum(told)) // max(pp - len(told), 1)
+    given = [n for n in (first, last) if n is not None]
+    middle = (total - sum(given)) // max(pp - len(given), 1)
     ranks = [middle] * pp
     if first is not None:
         ranks[0] = first

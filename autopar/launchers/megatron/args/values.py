@@ -15,7 +15,7 @@ from autopar.launchers.megatron.args.memory import (
 )
 from autopar.launchers.megatron.args.model import write_model
 from autopar.launchers.megatron.args.parallel import (
-    dealt_stages,
+    assigned_stages,
     read_degrees,
     read_pipeline,
     read_sharding,
@@ -40,7 +40,7 @@ class Written:
     reasons: Mapping[str, str]
     left_out: tuple[str, ...]
     wanted: Strategy
-    """The plan's strategy, canonical, with the stages spelled out where Megatron must be told."""
+    """The plan's strategy, canonical, with the stages spelled out where Megatron needs a list."""
 
 
 def write(plan: Plan) -> Written:
@@ -72,8 +72,8 @@ def write(plan: Plan) -> Written:
         **why_sharding,
         **why_recompute,
     }
-    dealt = plan.strategy.with_(stage_layers=dealt_stages(plan))
-    wanted = canonical_strategy(dealt, moe=plan.model.is_moe)
+    assigned = plan.strategy.with_(stage_layers=assigned_stages(plan))
+    wanted = canonical_strategy(assigned, moe=plan.model.is_moe)
     return Written(values, reasons, (*left_out, *kept, *optimizer), wanted)
 
 
