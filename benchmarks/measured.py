@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from cost_models.calibrate.batch import RunBatch, batch_constants, batch_cost, cheapest, run_batch
 from cost_models.calibrate.calibration import Calibration, prior_constants
-from cost_models.calibrate.cells import read_runs
 from cost_models.calibrate.fitting import USABLE, Fit, calibration_of, fit_memory, fit_step_time
-from cost_models.calibrate.runs import Run, parse_all
-from cost_models.specs.errors import SpecError
+from cost_models.calibrate.runs import Run
+from cost_models.calibrate.validation import read_run_table
 from cost_models.specs.units import Floats
 
 RUNS_CSV = Path(__file__).parent / "data" / "runs.csv"
@@ -42,11 +41,7 @@ class Measured:
 
 def load_measured(path: Path = RUNS_CSV) -> Measured:
     """Read and count the runs; rows that cannot be priced are left out."""
-
-    def ignore(line: int, cells: dict[str, str], error: SpecError) -> None:
-        del line, cells, error
-
-    runs = parse_all(read_runs(path), ignore)
+    runs = read_run_table(path).runs
     return Measured(
         runs=runs,
         batch=run_batch(runs),

@@ -35,14 +35,3 @@ def is_continued(options: Mapping[str, Any]) -> bool:
                 hint="give --storage and --study alone, or all of the problem",
             )
     return True
-
-
-def study_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of :func:`autopar.api.search_study`."""
-    return {
-        "storage": options["storage"],
-        "study": options["study"],
-        "trials": options["trials"],
-        "timeout_s": options["timeout"],
-        "refine": options["refine"],
-    }

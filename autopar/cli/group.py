@@ -10,11 +10,14 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from autopar.cli.examples import write_examples
+
+if TYPE_CHECKING:
+    from search.rules import Rule
 
 COMMANDS = {
     "search": "The Pareto frontier of memory against step time",
@@ -156,6 +159,14 @@ def complain_all(lines: Sequence[str], code: int) -> int:
     for line in lines[1:]:
         click.echo(f"hint: {_one_line(line.removeprefix('hint:'))}", err=True)
     return code
+
+
+def complain_broken(broken: "Sequence[tuple[Rule, str]]", way_out: str) -> int:
+    """Every rule that a strategy breaks is an error of its own; returns the exit code."""
+    for rule, why in broken:
+        complain(f"{rule.name}: {why}")
+    click.echo(f"hint: {way_out}", err=True)
+    return WRONG_INPUT
 
 
 def _one_line(text: str) -> str:

@@ -46,11 +46,7 @@ def search_several(options: Mapping[str, Any], pools: tuple[Cluster, ...]) -> in
         if options.get(name) is not None:
             option = name.removesuffix("_path").replace("_", "-")
             raise click.UsageError(f"--{option} and a cluster of several pools: {why}")
-    result = search_mixed(
-        options["model"],
-        pools,
-        **words_of(options),
-    )
+    result = search_mixed(options["model"], pools, **words_of(options))
     path = options["json_path"]
     if path is not None:
         write_text("--json", path, json_text(mixed_document(result)))

@@ -132,6 +132,22 @@ def axis_options(command: F) -> F:
     return command
 
 
+def strategy_options(command: F) -> F:
+    """The axes, and how the layers of one strategy are dealt."""
+    return axis_options(
+        click.option(
+            "--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order."
+        )(command)
+    )
+
+
+def space_option(help_text: str) -> Callable[[F], F]:
+    """How much is open."""
+    return click.option(
+        "--space", default="core", show_default=True, metavar="core|full", help=help_text
+    )
+
+
 def json_option(command: F) -> F:
     """Where the document for programs goes."""
     return click.option(

@@ -22,9 +22,7 @@ def search_document(
     """What a search found, for programs, below what was said and what is to be known of it."""
     document = {
         "schema": SEARCH_SCHEMA,
-        "model": model_document(result.model),
-        "cluster": cluster_document(result.cluster),
-        "workload": workload_document(result.workload),
+        **specs_document(result),
         "launcher": result.launcher,
         "said": dict(said),
         "notes": list(notes),
@@ -45,9 +43,7 @@ def estimate_document(
     """One strategy's row with its problem, and the memory of the whole job."""
     return {
         "schema": ESTIMATE_SCHEMA,
-        "model": model_document(problem.model),
-        "cluster": cluster_document(problem.cluster),
-        "workload": workload_document(problem.workload),
+        **specs_document(problem),
         "launcher": job.launcher or problem.launcher.name,
         **job_document(job),
         "versions": versions(),
@@ -83,6 +79,15 @@ def emit_document(
 def job_document(job: Job) -> dict[str, Any]:
     """What was said, and what is to be known of it."""
     return {"said": dict(job.said), "notes": list(job.notes)}
+
+
+def specs_document(of: Problem | SearchResult) -> dict[str, Any]:
+    """What is trained, on what, and how: the specs whole."""
+    return {
+        "model": model_document(of.model),
+        "cluster": cluster_document(of.cluster),
+        "workload": workload_document(of.workload),
+    }
 
 
 def row_document(row: Priced, rank: int) -> dict[str, Any]:

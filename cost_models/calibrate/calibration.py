@@ -29,7 +29,6 @@ from cost_models.specs.framework import Framework
 from cost_models.specs.units import Constant, Floats
 
 SHIPPED = CATALOG / "calibrations" / "calibration.json"
-KINDS = ("architecture", "host", "family", "framework")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,11 +52,6 @@ SURPLUS = ""
 """Column of the cells that no column of the header stands above."""
 
 
-def read_runs(path: Path) -> NumberedRows:
-    """(line, cells) of every row of a CSV; raises SpecError as :func:`read_table`."""
-    return read_table(path)[1]
-
-
 def read_table(path: Path) -> tuple[list[str], NumberedRows]:
     """Header and rows of a CSV.
 

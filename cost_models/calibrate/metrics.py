@@ -8,7 +8,7 @@ probability to fit is below 1/2; balanced accuracy is the mean of the shares of 
 kinds that are predicted right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -210,18 +210,6 @@ def summary_of(j: Judged) -> dict[str, Any]:
             str(label): all_figures(j.take(labels == label)) for label in dict.fromkeys(labels)
         }
     return found
-
-
-def source_median(by_source: Mapping[str, Mapping[str, Any]], least: int) -> float:
-    """The worst median error among sources with at least ``least`` healthy timed runs."""
-    return max(
-        (
-            float(figures["step_time"]["median_error"])
-            for figures in by_source.values()
-            if figures["step_time"]["n"] >= least
-        ),
-        default=0.0,
-    )
 
 
 def _short(value: float | np.floating[Any]) -> float:

@@ -7,7 +7,7 @@ lists the settings that the engineers may have used.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -291,17 +291,3 @@ def _habits(base: Framework, partition: Partition, flash: bool) -> Framework:
 _workload = cache(Workload)
 _spec = cache(ModelSpec)
 """Rows of one sweep share their objects: equal ones are made and compared once."""
-
-
-def parse_all(
-    rows: Iterable[tuple[int, dict[str, str]]],
-    refused: Callable[[int, dict[str, str], SpecError], None],
-) -> list[Run]:
-    """Every row that can be priced; the others go to ``refused`` with the reason."""
-    runs = []
-    for line, raw in rows:
-        try:
-            runs.append(parse_run(line, raw))
-        except SpecError as error:
-            refused(line, raw, error)
-    return runs

@@ -8,8 +8,6 @@ from cost_models.catalog.files import CATALOG, build, did_you_mean, names_in, re
 from cost_models.specs.errors import SpecError
 from cost_models.specs.framework import Framework
 
-DEFAULT_FRAMEWORK = "megatron-lm"
-
 
 def framework_names() -> tuple[str, ...]:
     """Names of the catalog's frameworks, sorted, without their aliases."""

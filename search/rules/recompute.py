@@ -5,8 +5,6 @@ import numpy as np
 from cost_models.specs.strategy import Precision, Recompute, Strategies
 from search.rules.rule import Mask, Problem, Rule, only
 
-EXPERT_MODULES = Recompute.MOE | Recompute.SHARED_EXPERTS
-
 
 def missing_modules(problem: Problem) -> Recompute:
     """Modules that this model does not have."""

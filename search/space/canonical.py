@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from cost_models.specs.strategy import (
-    COLUMN_KINDS,
     ContextParallel,
     Order,
     Recompute,
@@ -68,12 +67,3 @@ def _schedule(s: Strategies) -> Any:
 def canonical_strategy(strategy: Strategy, *, moe: bool) -> Strategy:
     """One strategy in its canonical spelling."""
     return canonical(Strategies.of(strategy), moe=moe).row(0)
-
-
-def is_canonical(s: Strategies, *, moe: bool) -> Mask:
-    """Which strategies are spelled canonically already."""
-    other = canonical(s, moe=moe)
-    same = np.ones(s.shape, dtype=np.bool_)
-    for name in COLUMN_KINDS:
-        same &= s.columns[name] == other.columns[name]
-    return same

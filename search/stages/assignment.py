@@ -28,13 +28,6 @@ BISECTIONS = 52
 """As many as a float has digits."""
 
 
-def layers_alike(problem: StageProblem) -> bool:
-    """All layers take and hold the same, and none can be recomputed for room."""
-    names = ("layer_s", "layer_bytes", "activation_bytes", "recomputed_bytes")
-    alike = all((problem.row(name) == problem.row(name)[0]).all() for name in names)
-    return alike and bool((problem.row("recomputed_bytes") == problem.row("activation_bytes"))[0])
-
-
 def assign_alike(problem: StageProblem, *, last_may_be_empty: bool = False) -> StagePlan:
     """The fastest layout of layers that are alike, and of those the leanest.
 

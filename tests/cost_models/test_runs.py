@@ -9,7 +9,6 @@ from cost_models.calibrate.cells import (
     REQUIRED,
     UnknowableRunError,
     UnreadableRunError,
-    read_runs,
     read_table,
 )
 from cost_models.calibrate.runs import Run, parse_run
@@ -114,7 +113,7 @@ def test_cells_beyond_the_header_are_an_error(tmp_path: Path) -> None:
     """A comma too many would shift every cell."""
     path = tmp_path / "runs.csv"
     path.write_text(",".join(DENSE) + "\n" + ",".join(DENSE.values()) + ",7\n")
-    line, cells = read_runs(path)[0]
+    line, cells = read_table(path)[1][0]
     with pytest.raises(UnreadableRunError, match="cells under no column: '7'"):
         parse_run(line, cells)
 

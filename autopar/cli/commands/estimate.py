@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from autopar.cli.examples import ExampleCommand
-from autopar.cli.group import WRONG_INPUT, complain
-from autopar.cli.options import axis_options, from_option, json_option, problem_options
+from autopar.cli.group import complain_broken
+from autopar.cli.options import from_option, json_option, problem_options, strategy_options
 from autopar.cli.question import described_by, strategy_of
 from autopar.report.documents import estimate_document
 from autopar.report.files import STDOUT, check_writable, write_text
@@ -14,7 +14,7 @@ from autopar.report.json_text import json_text
 from autopar.report.terminal import Printer, narrate
 from autopar.report.views.estimate import print_estimate
 from autopar.report.views.improve import read_document, read_lines
-from autopar.report.views.search import note_lines, problem_line, workload_line
+from autopar.report.views.search import print_heading
 from cost_models.equations.totals import job_memory_bytes
 from search.plan import price_strategies
 from search.rules import broken_rules
@@ -31,8 +31,7 @@ from search.rules import broken_rules
 )
 @from_option
 @problem_options
-@axis_options
-@click.option("--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order.")
+@strategy_options
 @click.option("--force", is_flag=True, help="Price it even where it breaks rules.")
 @json_option
 def command(**options: Any) -> int:
@@ -51,10 +50,7 @@ def command(**options: Any) -> int:
         job, problem, strategy = read.job, read.problem, read.strategy
     broken = broken_rules(problem, strategy)
     if broken and read is None and not options["force"]:
-        for rule, why in broken:
-            complain(f"{rule.name}: {why}")
-        click.echo("hint: --force prices it all the same", err=True)
-        return WRONG_INPUT
+        return complain_broken(broken, "--force prices it all the same")
     row = price_strategies(problem, [strategy], job.constants)[0]
     totals = job_memory_bytes(
         problem.model, problem.cluster, problem.workload, strategy, job.constants
@@ -72,9 +68,6 @@ def command(**options: Any) -> int:
     printer = Printer()
     if read is not None:
         printer.lines(read_lines(read), style="dim")
-    printer.lines(note_lines(job), style="yellow")
-    printer.line(problem_line(problem.model, problem.cluster))
-    printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
-    printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")
+    print_heading(printer, problem, strategy, job.notes, broken)
     print_estimate(printer, row, problem.cluster, totals)
     return 0

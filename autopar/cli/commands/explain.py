@@ -7,7 +7,13 @@ import click
 from autopar import api
 from autopar.answers.explanation import explain_strategy
 from autopar.cli.examples import ExampleCommand
-from autopar.cli.options import axis_options, axis_texts, json_option, problem_options
+from autopar.cli.options import (
+    axis_texts,
+    json_option,
+    problem_options,
+    space_option,
+    strategy_options,
+)
 from autopar.cli.question import job_of, one_count, strategy_of
 from autopar.job.job import SEARCHED
 from autopar.report.documents import search_document
@@ -19,9 +25,9 @@ from autopar.report.views.explain import explanation_document, print_explanation
 from autopar.report.views.search import (
     note_lines,
     nothing_lines,
+    print_heading,
     problem_line,
     searched_line,
-    workload_line,
 )
 
 
@@ -34,15 +40,8 @@ from autopar.report.views.search import (
     ),
 )
 @problem_options
-@axis_options
-@click.option("--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order.")
-@click.option(
-    "--space",
-    default="core",
-    show_default=True,
-    metavar="core|full",
-    help="Where the fastest is looked for.",
-)
+@strategy_options
+@space_option("Where the fastest is looked for.")
 @json_option
 def command(**options: Any) -> int:
     """Why a strategy is illegal, does not fit, or is slower than the fastest that fits.
@@ -68,11 +67,7 @@ def _one_strategy(options: dict[str, Any]) -> None:
         write_text("--json", path, json_text(explanation_document(found)))
     if path != STDOUT:
         printer = Printer()
-        printer.lines(note_lines(job), style="yellow")
-        printer.line(problem_line(problem.model, problem.cluster))
-        printer.line(
-            workload_line(problem.workload, strategy.precision.label, problem.launcher.title)
-        )
+        print_heading(printer, problem, strategy, job.notes)
         print_explanation(printer, found)
 
 

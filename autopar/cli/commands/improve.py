@@ -9,7 +9,13 @@ import click
 from autopar.answers.improvement import Improvement, improve
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, complain
-from autopar.cli.options import axis_options, from_option, json_option, problem_options
+from autopar.cli.options import (
+    axis_options,
+    from_option,
+    json_option,
+    problem_options,
+    space_option,
+)
 from autopar.cli.question import described_by
 from autopar.job.completion import Described
 from autopar.job.said import command_line
@@ -23,7 +29,7 @@ from autopar.report.views.improve import (
     print_improvement,
     read_lines,
 )
-from autopar.report.views.search import note_lines, problem_line, workload_line
+from autopar.report.views.search import print_heading
 
 
 @click.command(
@@ -37,13 +43,7 @@ from autopar.report.views.search import note_lines, problem_line, workload_line
 )
 @from_option
 @click.option("--keep", default="", metavar="KNOB,KNOB", help="Knobs that stay as they are.")
-@click.option(
-    "--space",
-    default="core",
-    show_default=True,
-    metavar="core|full",
-    help="How much is open beside what the job has.",
-)
+@space_option("How much is open beside what the job has.")
 @problem_options
 @axis_options
 @json_option
@@ -75,10 +75,7 @@ def command(**options: Any) -> int:
 def _print(found: Improvement, options: Mapping[str, Any]) -> None:
     printer, job = Printer(), found.job
     printer.lines(read_lines(job), style="dim")
-    printer.lines(note_lines(job.job), style="yellow")
-    printer.line(problem_line(job.problem.model, job.problem.cluster))
-    precision = job.strategy.precision.label
-    printer.line(workload_line(job.problem.workload, precision, job.problem.launcher.title))
+    print_heading(printer, job.problem, job.strategy, job.job.notes)
     print_improvement(printer, found)
     if found.better is not None:
         printer.line()

@@ -8,12 +8,12 @@ import click
 from autopar import api
 from autopar.answers.emission import others_of, plan_of
 from autopar.answers.sizes import OBJECTIVES, search_sizes
-from autopar.cli.continued import is_continued, study_words
+from autopar.cli.continued import is_continued
 from autopar.cli.examples import ExampleCommand
 from autopar.cli.group import NOTHING_FITS, WRONG_INPUT, complain_all
 from autopar.cli.how import how_options, how_words
 from autopar.cli.mixed import pools_of, search_several
-from autopar.cli.options import axis_options, csv_option, json_option, problem_options
+from autopar.cli.options import axis_options, csv_option, json_option, problem_options, space_option
 from autopar.cli.parsing import Whole
 from autopar.cli.question import counts_of, job_of, said_in
 from autopar.cli.writing import check_emission, check_model, emit_options, write_plan
@@ -39,13 +39,7 @@ from search.result import SearchResult
     ),
 )
 @problem_options
-@click.option(
-    "--space",
-    default="core",
-    show_default=True,
-    metavar="core|full",
-    help="How much is open where no axis is given.",
-)
+@space_option("How much is open where no axis is given.")
 @axis_options
 @click.option(
     "--top",
@@ -119,7 +113,8 @@ def _emit(result: SearchResult, said: Mapping[str, Any], options: dict[str, Any]
 def _search(job: Job | None, options: dict[str, Any], progress: Bar) -> SearchResult:
     """Search one number of GPUs, or several with a third axis to the frontier."""
     if job is None:
-        return api.search_study(**study_words(options), progress=progress)
+        words = {name: options[name] for name in ("storage", "study", "trials", "refine")}
+        return api.search_study(**words, timeout_s=options["timeout"], progress=progress)
     how = how_words(options)
     gpus, objective = options["gpus"], options["objective"]
     if objective is None and (gpus is None or gpus.single is not None):

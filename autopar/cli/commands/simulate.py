@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from autopar.cli.examples import ExampleCommand
-from autopar.cli.group import WRONG_INPUT, complain
-from autopar.cli.options import axis_options, json_option, problem_options
+from autopar.cli.group import complain_broken
+from autopar.cli.options import json_option, problem_options, strategy_options
 from autopar.cli.question import strategy_of
 from autopar.report.files import STDOUT, check_writable, write_text
 from autopar.report.json_text import json_line, json_text
 from autopar.report.terminal import Printer, narrate
-from autopar.report.views.search import note_lines, problem_line, workload_line
+from autopar.report.views.search import print_heading
 from autopar.report.views.simulate import print_simulation, simulation_document
 from search.replay.replay_step import replay_step
 from search.rules import broken_rules
@@ -26,8 +26,7 @@ from search.rules import broken_rules
     ),
 )
 @problem_options
-@axis_options
-@click.option("--stage-layers", metavar="N,N,..", help="Layers of each chunk, in model order.")
+@strategy_options
 @click.option("--force", is_flag=True, help="Replay it even where it breaks rules.")
 @click.option(
     "--trace",
@@ -50,10 +49,7 @@ def command(**options: Any) -> int:
     job, problem, strategy = strategy_of(options)
     broken = broken_rules(problem, strategy)
     if broken and not options["force"]:
-        for rule, why in broken:
-            complain(f"{rule.name}: {why}")
-        click.echo("hint: --force replays it all the same", err=True)
-        return WRONG_INPUT
+        return complain_broken(broken, "--force replays it all the same")
     replay = replay_step(problem, strategy, job.constants)
     if trace is not None:
         write_text("--trace", trace, json_line(replay.simulation.trace()))
@@ -65,9 +61,6 @@ def command(**options: Any) -> int:
     if STDOUT in (path, trace):
         return 0
     printer = Printer()
-    printer.lines(note_lines(job), style="yellow")
-    printer.line(problem_line(problem.model, problem.cluster))
-    printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
-    printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")
+    print_heading(printer, problem, strategy, job.notes, broken)
     print_simulation(printer, replay)
     return 0

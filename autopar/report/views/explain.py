@@ -7,12 +7,11 @@ from autopar.answers.explanation import Explanation
 from autopar.report.documents import (
     job_document,
     row_document,
-    workload_document,
+    specs_document,
 )
 from autopar.report.strategy_words import changes
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.estimate import label, memory_line, strategy_line
 from autopar.report.words import gib_words, percent, plain_count, seconds
 from search.result import Priced, SearchResult
@@ -145,9 +144,7 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
     row, winner = found.row, found.winner
     document: dict[str, Any] = {
         "schema": EXPLAIN_SCHEMA,
-        "model": model_document(found.problem.model),
-        "cluster": cluster_document(found.problem.cluster),
-        "workload": workload_document(found.problem.workload),
+        **specs_document(found.problem),
         "launcher": found.job.name,
         **job_document(found.job),
         "versions": found.searched.versions,

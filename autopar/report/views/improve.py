@@ -11,11 +11,10 @@ from autopar.launchers.knobs import printable, shown
 from autopar.report.documents import (
     job_document,
     row_document,
-    workload_document,
+    specs_document,
 )
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.estimate import memory_line, strategy_line
 from autopar.report.views.search import searched_line
 from autopar.report.words import gib_words, percent, seconds, seconds_alike
@@ -146,9 +145,7 @@ def improve_document(found: Improvement) -> dict[str, Any]:
     usable = problem.cluster.usable_memory_bytes
     return {
         "schema": IMPROVE_SCHEMA,
-        "model": model_document(problem.model),
-        "cluster": cluster_document(problem.cluster),
-        "workload": workload_document(problem.workload),
+        **specs_document(problem),
         "launcher": found.job.launcher,
         "versions": versions(),
         **job_document(found.job.job),

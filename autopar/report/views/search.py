@@ -1,6 +1,6 @@
 """What a person reads after a search: one line of how, the frontier, what to do next."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from autopar.job.job import Job
 from autopar.report.strategy_words import (
@@ -23,10 +23,11 @@ from autopar.report.words import (
 from cost_models.calibrate.calibration import load_calibration, relatives
 from cost_models.specs.cluster import Cluster
 from cost_models.specs.model import ModelSpec
+from cost_models.specs.strategy import Strategy
 from cost_models.specs.units import gib
 from cost_models.specs.workload import Workload
 from search.result import Priced, SearchResult
-from search.rules import launcher_called
+from search.rules import Problem, Rule, launcher_called
 
 _MOST_RULES = 3
 _OTHER = "other"
@@ -43,6 +44,20 @@ def problem_lines(result: SearchResult) -> list[str]:
             result.workload, ", ".join(precisions), launcher_called(result.launcher).title
         ),
     ]
+
+
+def print_heading(
+    printer: Printer,
+    problem: Problem,
+    strategy: Strategy,
+    notes: Iterable[str] = (),
+    broken: Iterable[tuple[Rule, str]] = (),
+) -> None:
+    """What one strategy is asked about, and the rules that it breaks."""
+    printer.lines((f"note: {sentence}" for sentence in notes), style="yellow")
+    printer.line(problem_line(problem.model, problem.cluster))
+    printer.line(workload_line(problem.workload, strategy.precision.label, problem.launcher.title))
+    printer.lines((f"broken: {rule.name}: {why}" for rule, why in broken), style="yellow")
 
 
 def note_lines(job: Job) -> list[str]:

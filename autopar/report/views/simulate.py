@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from autopar.job.job import Job
-from autopar.report.documents import job_document, workload_document
+from autopar.report.documents import job_document, specs_document
 from autopar.report.table import Column, Table
 from autopar.report.terminal import Printer
-from autopar.report.views.catalog import cluster_document, model_document
 from autopar.report.views.estimate import strategy_line
 from autopar.report.words import gib_words, percent, seconds, seconds_alike
 from cost_models.specs.units import gib
@@ -120,9 +119,7 @@ def simulation_document(replay: StepReplay, job: Job) -> dict[str, Any]:
     simulation, problem = replay.simulation, replay.problem
     return {
         "schema": SIMULATION_SCHEMA,
-        "model": model_document(problem.model),
-        "cluster": cluster_document(problem.cluster),
-        "workload": workload_document(problem.workload),
+        **specs_document(problem),
         "launcher": job.launcher or problem.launcher.name,
         **job_document(job),
         "versions": versions(),
