@@ -191,6 +191,7 @@ UNCHECKED = {
     "recompute_modules_exist": "modules that the model has not are passed over",
     "recomputed_or_offloaded": "it looks for nothing to offload, and there is nothing",
     "sequence_fits_positions": "Megatron-LM's parser checks it, which Bridge goes without",
+    "stages_have_layers": "its layouts may leave chunks empty, which are not priced yet",
     "tp_overlap_needs_sp": "Megatron-LM's parser checks it, which Bridge goes without",
 }
 """Rules that Bridge's validation passes over, each with the reason why it stays."""
