@@ -11,39 +11,11 @@ from cost_models.calibrate.cells import (
     UnreadableRunError,
     read_table,
 )
-from cost_models.calibrate.runs import Run, parse_run
+from cost_models.calibrate.runs import parse_run
 from cost_models.specs.errors import SpecError
 from cost_models.specs.strategy import Recompute, Schedule
 from cost_models.specs.units import GIB
-
-DENSE = {
-    "source": "here",
-    "row_id": "1",
-    "gpu": "A100-SXM-80GB",
-    "num_gpus": "16",
-    "gpus_per_node": "8",
-    "model": "gpt",
-    "n_layers": "24",
-    "hidden": "2048",
-    "n_heads": "16",
-    "vocab": "51200",
-    "seq_len": "2048",
-    "global_batch_seqs": "64",
-    "micro_batch": "2",
-    "dp": "4",
-    "tp": "2",
-    "pp": "2",
-    "recompute": "full",
-    "schedule": "1F1B",
-    "precision": "bf16",
-    "framework": "Megatron-LM",
-    "step_time_s": "1.5",
-}
-
-
-def run_of(**changes: str) -> Run:
-    """The dense row with other cells."""
-    return parse_run(2, DENSE | changes)
+from tests.cost_models.run_rows import DENSE, run_of
 
 
 def test_a_row_tells_model_machine_batch_and_layout() -> None:

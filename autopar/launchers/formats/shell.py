@@ -67,6 +67,30 @@ if [ ! -f "${variable}/{file}" ]; then
 fi"""
 
 
+def torchrun_head(
+    checked: str, variables: Mapping[str, str], *, world_size: int, gpus_per_node: int
+) -> str:
+    """Lines above a launcher's own: the node's place, ``checked``, exports, ``LAUNCH_ARGS``."""
+    per_node = min(gpus_per_node, world_size)
+    exports = "".join(f"export {n}={quoted(v)}\n" for n, v in variables.items())
+    return f"""set -euo pipefail
+
+NNODES=${{NNODES:-{-(-world_size // per_node)}}}
+GPUS_PER_NODE=${{GPUS_PER_NODE:-{per_node}}}
+NODE_RANK=${{NODE_RANK:-0}}
+MASTER_ADDR=${{MASTER_ADDR:-localhost}}
+MASTER_PORT=${{MASTER_PORT:-29500}}
+{checked}
+{exports}
+LAUNCH_ARGS=(
+    --nnodes "$NNODES"
+    --nproc-per-node "$GPUS_PER_NODE"
+    --node-rank "$NODE_RANK"
+    --master-addr "$MASTER_ADDR"
+    --master-port "$MASTER_PORT"
+)"""
+
+
 def read_script(text: str, *, name: str) -> Script:
     """Every command of the script with its words expanded; raises SpecError with file and line."""
     variables: dict[str, tuple[Word, ...]] = {}

@@ -6,7 +6,14 @@ Which flag says which of our knobs stands in :mod:`autopar.launchers.megatron.ar
 import re
 from collections.abc import Mapping, Sequence
 
-from autopar.launchers.formats.shell import Script, Word, array, checkout, quoted, read_script
+from autopar.launchers.formats.shell import (
+    Script,
+    Word,
+    array,
+    checkout,
+    read_script,
+    torchrun_head,
+)
 from autopar.launchers.knobs import heading, not_expressed, printable
 from autopar.launchers.megatron.args.dump import is_dump, parse_dump
 from autopar.launchers.megatron.args.flags import (
@@ -67,26 +74,14 @@ def emit(plan: Plan, targets: str) -> Emission:
 
 def _body(plan: Plan, values: Values) -> str:
     variables = environment(plan, values)
-    exports = "".join(f"export {n}={quoted(v)}\n" for n, v in variables.items())
-    per_node = min(plan.cluster.gpus_per_node, plan.strategy.world_size)
-    nodes = -(-plan.strategy.world_size // per_node)
+    head = torchrun_head(
+        checkout("MEGATRON_LM", _PROGRAM, "Megatron-LM"),
+        variables,
+        world_size=plan.strategy.world_size,
+        gpus_per_node=plan.cluster.gpus_per_node,
+    )
     arrays = "\n".join(array(name, lines(values, table)) for name, table in _TABLES)
-    return f"""set -euo pipefail
-
-NNODES=${{NNODES:-{nodes}}}
-GPUS_PER_NODE=${{GPUS_PER_NODE:-{per_node}}}
-NODE_RANK=${{NODE_RANK:-0}}
-MASTER_ADDR=${{MASTER_ADDR:-localhost}}
-MASTER_PORT=${{MASTER_PORT:-29500}}
-{checkout("MEGATRON_LM", _PROGRAM, "Megatron-LM")}
-{exports}
-LAUNCH_ARGS=(
-    --nnodes "$NNODES"
-    --nproc-per-node "$GPUS_PER_NODE"
-    --node-rank "$NODE_RANK"
-    --master-addr "$MASTER_ADDR"
-    --master-port "$MASTER_PORT"
-)
+    return f"""{head}
 
 {arrays}
 {array("TRAINING_ARGS", _TRAINING)}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autopar.launchers.formats.shell import Word, array, checkout, quoted, read_script
+from autopar.launchers.formats.shell import Word, array, checkout, read_script, torchrun_head
 from autopar.launchers.knobs import comments, heading, not_expressed
 from autopar.launchers.megatron.args.flags import Values
 from autopar.launchers.megatron.args.model import read_model
@@ -56,9 +56,12 @@ def emit(plan: Plan, targets: str) -> Emission:
 
 
 def _body(plan: Plan, values: Values) -> str:
-    exports = "".join(f"export {n}={quoted(v)}\n" for n, v in environment(plan, values).items())
-    per_node = min(plan.cluster.gpus_per_node, plan.strategy.world_size)
-    nodes = -(-plan.strategy.world_size // per_node)
+    head = torchrun_head(
+        checkout("MEGATRON_BRIDGE", _PROGRAM, "Megatron-Bridge"),
+        environment(plan, values),
+        world_size=plan.strategy.world_size,
+        gpus_per_node=plan.cluster.gpus_per_node,
+    )
     overlapped = values.get("overlap_p2p_comm", True)
     if values.get("use_megatron_fsdp"):
         values = {**values, "use_distributed_optimizer": True}
@@ -74,22 +77,7 @@ def _body(plan: Plan, values: Values) -> str:
         f"mixed_precision={PRECISIONS[plan.strategy.precision]}",
     ]
     recipe = RECIPES.get(plan.model.name, FALLBACK)
-    return f"""set -euo pipefail
-
-NNODES=${{NNODES:-{nodes}}}
-GPUS_PER_NODE=${{GPUS_PER_NODE:-{per_node}}}
-NODE_RANK=${{NODE_RANK:-0}}
-MASTER_ADDR=${{MASTER_ADDR:-localhost}}
-MASTER_PORT=${{MASTER_PORT:-29500}}
-{checkout("MEGATRON_BRIDGE", _PROGRAM, "Megatron-Bridge")}
-{exports}
-LAUNCH_ARGS=(
-    --nnodes "$NNODES"
-    --nproc-per-node "$GPUS_PER_NODE"
-    --node-rank "$NODE_RANK"
-    --master-addr "$MASTER_ADDR"
-    --master-port "$MASTER_PORT"
-)
+    return f"""{head}
 
 {array("OVERRIDES", [[row] for row in rows])}
 exec torchrun "${{LAUNCH_ARGS[@]}}" "$MEGATRON_BRIDGE/{_PROGRAM}" \\
